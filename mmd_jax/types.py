@@ -1,0 +1,87 @@
+"""The values that pass between rooms.
+
+Shapes use one alphabet throughout: m, n samples of source and target; N = m + n pooled; d features; B permutations;
+C membership columns; L layers; k bandwidths.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from jax import Array
+
+# {"params": tree, "batch_stats": tree, …}: linen's layout, and all that this library asks of a network's weights.
+Variables = Mapping[str, Any]
+# A pytree of arrays.
+Tree = Any
+# loss(variables, batch, key) -> (scalar, (model state after the pass, {name: scalar}))
+LossFn = Callable[[Variables, Any, Array], tuple[Array, tuple[Variables, dict[str, Array]]]]
+
+
+class TwoSampleResult(NamedTuple):
+    """What a two-sample test of P = Q found. Every field may carry leading axes from `jax.vmap`.
+
+    Attributes:
+      statistic: unbiased estimate of MMD², in squared kernel units; it can be negative. Shape [].
+      pvalue: (1 + #{null >= statistic}) / (1 + B), never 0. Shape [].
+      threshold: the statistic above which the test rejects at its level. Shape [].
+      reject: whether P = Q is rejected, decided on integer counts. Shape [], bool.
+      mmd_biased: biased estimate of MMD: the largest difference of means over the unit ball of the RKHS. Shape [].
+      bandwidth: the bandwidths that were summed over. Shape [k].
+      null: the resampled statistics where they were asked for, else None. Shape [B].
+    """
+
+    statistic: Array
+    pvalue: Array
+    threshold: Array
+    reject: Array
+    mmd_biased: Array
+    bandwidth: Array
+    null: Array | None = None
+
+
+class Similarity(NamedTuple):
+    """What is known of P = Q when a rule is asked.
+
+    Attributes:
+      kind: "similar", "different", "undecided" or "unknown".
+      evidence: one sentence that says how it is known.
+    """
+
+    kind: str
+    evidence: str
+
+
+class Stage(NamedTuple):
+    """One stage of fine-tuning: each layer is frozen or trained, by name.
+
+    Attributes:
+      frozen: layers that take no gradient, no weight decay and no new batch statistics.
+      trained: (layer, multiplier of the learning rate), in the network's order.
+      reinitialised: the trained layers that start from fresh weights at the beginning of this stage.
+      augment: whether the plan asks for augmented inputs.
+      cached: whether the frozen prefix is computed once and its outputs kept.
+      cache_reason: why it is cached, or why not, in one sentence.
+    """
+
+    frozen: tuple[str, ...]
+    trained: tuple[tuple[str, float], ...]
+    reinitialised: tuple[str, ...] = ()
+    augment: bool = False
+    cached: bool = False
+    cache_reason: str = ""
+
+
+class Plan(NamedTuple):
+    """How the network is reused.
+
+    Attributes:
+      rule: the rule that chose ("patent", "quadrant"), or "given" where the user did.
+      regime: "linear_probe", "finetune_top", "finetune_all", "lp_ft" or "from_scratch".
+      stages: carried out in order.
+      reason: one sentence.
+    """
+
+    rule: str
+    regime: str
+    stages: tuple[Stage, ...]
+    reason: str
