@@ -1,0 +1,1 @@
+"""Networks as ordered, named layers. flax is used in this package only."""

@@ -1,0 +1,62 @@
+"""Five convolutions and three dense layers, after the network of Yosinski et al. (2014), for small images."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from mmd_jax.models.convolution import convolve, max_pool
+from mmd_jax.models.layered import Layer, Network, from_layers
+from mmd_jax.models.mlp import dense
+
+# Channels as multiples of the width, in about the proportions of AlexNet (96, 256, 384, 384, 256).
+CHANNELS = (1, 2, 3, 3, 2)
+# The smallest side that a convolution pools, as in AlexNet after the first, second and fifth; 0: never. The first waits
+# for 16 pixels, so that an 8 × 8 image keeps 4 × 4 positions for the third to fifth (28: 14, 7; 32: 16, 8).
+POOLED = (16, 2, 0, 0, 2)
+
+
+def cnn8(num_classes: int, *, width: int = 16) -> Network:
+    """Layers conv1 … conv5, fc6, fc7, fc8, on images [batch, height, width, channels] of at least 4 × 4 pixels.
+
+    Each convolution is 3 × 3, stride 1, then ReLU; a 2 × 2 max-pool follows conv1 (where the smaller side is at least
+    16), conv2 and conv5. fc6 and fc7 have 8·width units, with ReLU. Weights are He's, biases 0. No normalisation, as in
+    the paper; the dtype is that of parameters and inputs.
+
+    Args:
+      num_classes: units of fc8, > 0.
+      width: channels of conv1, > 0.
+
+    >>> network = cnn8(10, width=4)
+    >>> variables = network.init(jax.random.key(0), jnp.ones((1, 8, 8, 1)))
+    >>> network.apply(variables, jnp.ones((2, 8, 8, 1)))[0].shape
+    (2, 10)
+    >>> network.features(variables, jnp.ones((2, 8, 8, 1)))["conv5"].shape
+    (2, 2, 2, 8)
+
+    Yosinski, Clune, Bengio, Lipson, "How transferable are features in deep neural networks?", NeurIPS 2014.
+    """
+    if num_classes < 1 or width < 1:
+        raise ValueError(f"num_classes and width must be positive, got {num_classes} and {width}")
+    layers = [
+        (f"conv{i}", _convolution(multiple * width, pooled))
+        for i, (multiple, pooled) in enumerate(zip(CHANNELS, POOLED), 1)
+    ]
+    layers += [("fc6", dense(8 * width)), ("fc7", dense(8 * width)), ("fc8", dense(num_classes, relu=False))]
+    return from_layers(layers, num_base=5)
+
+
+def _convolution(channels: int, pooled: int) -> Layer:
+    def init(key: Array, x: Array):
+        if x.ndim != 4 or min(x.shape[1:3]) < (4 if pooled == 16 else 1):
+            raise ValueError(f"cnn8 takes images [batch, height, width, channels] of at least 4 × 4, got {x.shape}")
+        shape = (3, 3, x.shape[3], channels)
+        kernel = jax.random.normal(key, shape, x.dtype) * math.sqrt(2 / math.prod(shape[:3]))
+        return {"kernel": kernel, "bias": jnp.zeros(channels, x.dtype)}
+
+    def apply(params, x: Array) -> Array:
+        y = jax.nn.relu(convolve(x, params["kernel"]) + params["bias"])
+        return max_pool(y) if pooled and min(y.shape[1:3]) >= pooled else y
+
+    return Layer(init, apply)

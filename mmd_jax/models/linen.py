@@ -1,0 +1,147 @@
+"""How a linen module is initialised, applied with each layer in its own mode, and looked into."""
+
+import inspect
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+from flax.errors import InvalidRngError as NeedsKey
+from jax import Array
+
+from mmd_jax.models.leaves import layer_of, named_leaves
+from mmd_jax.types import Variables
+
+# What modules call their mode, as an argument or as a field, and its value in training.
+MODES = {"train": True, "training": True, "is_training": True, "deterministic": False, "use_running_average": False}
+
+
+def init(module: nn.Module, key: Array, x: Array) -> Variables:
+    """The module's variables, initialised in evaluation mode."""
+    with nn.intercept_methods(_set_modes((), ())):
+        return module.init(key, x)
+
+
+def apply(
+    module: nn.Module, variables: Variables, x: Array, layers: Sequence[str], train: Collection[str], key: Array | None
+) -> tuple[Array, dict[str, Any]]:
+    """(output, every collection but "params" after the pass), the layers in `train` in training mode.
+
+    The layer "" stands for the whole module. Raises NeedsKey where a layer in training mode needs a key and gets none.
+    """
+    state = {collection: tree for collection, tree in variables.items() if collection != "params"}
+    with nn.intercept_methods(_set_modes(layers, train)):
+        # A single key serves whatever names the module gives its streams.
+        rngs = None if key is None else {"params": key}
+        y, after = module.apply(variables, x, rngs=rngs, mutable=list(state) if train else [])
+    return y, {**state, **after}
+
+
+def outputs(module: nn.Module, variables: Variables, x: Array, layers: Sequence[str]) -> dict[str, Array]:
+    """{layer: its last output} for layers that give one array; the last layer's is the module's own output."""
+
+    def wanted(submodule: nn.Module, method: str) -> bool:
+        return method != "setup" and "/".join(submodule.path) in layers
+
+    with nn.intercept_methods(_set_modes((), ())):
+        y, captured = module.apply(variables, x, capture_intermediates=wanted, mutable=["intermediates"])
+    found: dict[str, Any] = {layers[-1]: y}
+    for layer in layers[:-1]:
+        tree: Any = captured.get("intermediates", {})
+        for part in layer.split("/"):
+            tree = tree.get(part, {}) if isinstance(tree, Mapping) else {}
+        calls = [value for value in tree.values() if isinstance(value, tuple)] if isinstance(tree, Mapping) else []
+        if calls and isinstance(calls[-1][-1], jax.Array):
+            found[layer] = calls[-1][-1]
+    return {layer: found[layer] for layer in layers if layer in found}
+
+
+def trace(module: nn.Module, example: Array | jax.ShapeDtypeStruct) -> tuple[Variables, tuple[str, ...]]:
+    """(the shapes of the variables, the paths of all submodules in the order in which they were first called)."""
+    called: dict[str, None] = {}
+
+    def record(next_function, args, kwargs, context):
+        if context.method_name != "setup" and context.module.path:
+            called.setdefault("/".join(context.module.path))
+        return next_function(*args, **kwargs)
+
+    def traced(key, x):
+        with nn.intercept_methods(record):
+            return init(module, key, x)
+
+    return jax.eval_shape(traced, jax.random.key(0), example), tuple(called)
+
+
+def outermost(variables: Variables, called: Sequence[str]) -> tuple[str, ...]:
+    """The layers of a module that was given without their names, in order.
+
+    These are the outermost submodules that own variables; where one alone owns everything, those inside it. Variables
+    that no submodule owns (a class token, say) come first, each on its own.
+    """
+    paths = [path.partition("/")[2] for path in named_leaves(variables)]
+
+    def owned(name: str) -> bool:
+        return any(layer_of(path, (name,)) for path in paths)
+
+    names = [name for name in called if "/" not in name and owned(name)]
+    while len(names) == 1:
+        inside = [name for name in called if name.rpartition("/")[0] == names[0] and owned(name)]
+        if not inside:
+            break
+        names = inside
+    return (*sorted({path for path in paths if not layer_of(path, names)}), *names)
+
+
+def stochastic(
+    module: nn.Module, example: Array | jax.ShapeDtypeStruct, variables: Variables, layers: Sequence[str]
+) -> frozenset[str]:
+    """The layers that cannot run in training mode without a key."""
+
+    def needs_key(train: Collection[str]) -> bool:
+        try:
+            jax.eval_shape(lambda variables, x: apply(module, variables, x, layers, train, None), variables, example)
+        except NeedsKey:
+            return True
+        return False
+
+    if not needs_key(layers):
+        return frozenset()
+    return frozenset(layer for layer in layers if needs_key((layer,)))
+
+
+def _set_modes(layers: Sequence[str], train: Collection[str]):
+    """An interceptor that sets every argument and field that means "training or not" by the layer it is in."""
+
+    def training(path: tuple[str, ...]) -> bool:
+        name = "/".join(path)
+        for layer in layers:
+            if not layer or name == layer or name.startswith(layer + "/"):
+                return layer in train
+        # A module that holds several layers; what it holds is set on its own.
+        return any(layer.startswith(f"{name}/" if name else "") for layer in train)
+
+    def intercept(next_function, args, kwargs, context):
+        module = context.module
+        if context.method_name == "setup":
+            return next_function(*args, **kwargs)
+        mode = training(module.path)
+        # BatchNorm and Dropout take their mode as a field or as an argument, and refuse both at once.
+        fields = {name for name in MODES if name in module.__dataclass_fields__ and getattr(module, name) is not None}
+        function = getattr(type(module), context.method_name)
+        signature = inspect.signature(function)
+        bound = signature.bind(module, *args, **kwargs)
+        for name in MODES.keys() & signature.parameters.keys() - fields:
+            bound.arguments[name] = MODES[name] is mode
+        for name in fields & bound.arguments.keys():
+            del bound.arguments[name]
+        before = {name: getattr(module, name) for name in fields}
+        for name in fields:
+            # A module is frozen, and this instance lives for this pass only.
+            object.__setattr__(module, name, MODES[name] is mode)
+        try:
+            return next_function(*bound.args[1:], **bound.kwargs)
+        finally:
+            for name, value in before.items():
+                object.__setattr__(module, name, value)
+
+    return intercept

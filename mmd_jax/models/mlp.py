@@ -1,0 +1,44 @@
+"""A stack of dense layers."""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from mmd_jax.models.layered import Layer, Network, from_layers
+
+
+def mlp(num_classes: int, *, hidden: Sequence[int] = (128,)) -> Network:
+    """Layers fc1, fc2, …, with ReLU between them, on inputs [batch, ...] that are flattened; by default 784-128-10.
+
+    Weights are He's, biases 0; the base is all layers but the last; the dtype is that of parameters and inputs.
+
+    Args:
+      num_classes: units of the last layer, > 0.
+      hidden: units of the others, each > 0.
+
+    >>> network = mlp(10)
+    >>> jax.tree.map(jnp.shape, network.init(jax.random.key(0), jnp.ones((1, 28, 28, 1))))["params"]["fc1"]["kernel"]
+    (784, 128)
+    """
+    if num_classes < 1 or min(hidden, default=1) < 1:
+        raise ValueError(f"num_classes and hidden must be positive, got {num_classes} and {tuple(hidden)}")
+    layers = [(f"fc{i}", dense(units)) for i, units in enumerate(hidden, 1)]
+    return from_layers([*layers, (f"fc{len(hidden) + 1}", dense(num_classes, relu=False))])
+
+
+def dense(units: int, *, relu: bool = True) -> Layer:
+    """Flatten, multiply, add, and (unless it is an output layer) ReLU; He's initialisation."""
+
+    def init(key: Array, x: Array):
+        size = math.prod(x.shape[1:])
+        kernel = jax.random.normal(key, (size, units), x.dtype) * math.sqrt((2 if relu else 1) / size)
+        return {"kernel": kernel, "bias": jnp.zeros(units, x.dtype)}
+
+    def apply(params, x: Array) -> Array:
+        y = x.reshape(x.shape[0], math.prod(x.shape[1:])) @ params["kernel"] + params["bias"]
+        return jax.nn.relu(y) if relu else y
+
+    return Layer(init, apply)
