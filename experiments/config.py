@@ -5,8 +5,15 @@ A config is a Python file that defines `config = Config(...)`; every field can b
     python -m experiments.transfer --config configs/quickstart.py --train.epochs 5
 """
 
+import argparse
+import math
+import runpy
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
+
+import tyro
 
 
 @dataclass(frozen=True)
@@ -104,7 +111,7 @@ class Training:
     epochs: int = 30
     batch_size: int = 64
     learning_rates: tuple[float, ...] = (3e-3, 1e-3)
-    """The grid; each arm keeps the rate with the best validation accuracy."""
+    """The grid; each arm keeps the rate with the lowest validation loss."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     weight_decay: float = 1e-4
     clip_norm: float = 1.0
@@ -137,3 +144,86 @@ class Config:
     """Write a checkpoint at most this often."""
     until: Literal["plan", "report"] = "report"
     """plan: stop after the decision, with the estimated cost of each regime."""
+
+
+def load(argv: Sequence[str]) -> tuple[Config, Path]:
+    """Reads `--config FILE [--workdir DIR] [--field.sub value ...]`.
+
+    Args:
+      argv: the arguments after the program's name.
+
+    Returns:
+      The checked settings, and the work directory (default: runs/NAME).
+
+    Raises:
+      ValueError: if the file defines no Config, or a value is out of its range.
+      FileNotFoundError: if there is no such file.
+      SystemExit: on a misspelt field (with the nearest name), or --help.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--workdir", type=Path)
+    known, fields = parser.parse_known_args(argv)
+    if known.config is None and not {"-h", "--help"} & set(fields):
+        raise ValueError("--config is missing; name a file, for example --config configs/quickstart.py")
+    default = read(known.config) if known.config else Config()
+    config = tyro.cli(
+        Config,
+        args=fields,
+        default=default,
+        prog="--config FILE [--workdir DIR]",
+        description="Every field of the config can be set here.",
+        config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
+    )
+    check(config)
+    return config, known.workdir or Path("runs") / config.name
+
+
+def read(path: Path) -> Config:
+    """The `config` that a Python file defines. The file is the user's own code and is run."""
+    if not path.is_file():
+        there = ", ".join(sorted(str(p) for p in path.parent.glob("*.py"))) or "no .py file"
+        raise FileNotFoundError(f"no config at {path}; in {path.parent} there is {there}")
+    config = runpy.run_path(str(path)).get("config")
+    if not isinstance(config, Config):
+        raise ValueError(f"{path} must define config = Config(...), but config is {type(config).__name__}")
+    return config
+
+
+def check(config: Config) -> None:
+    """Refuses values that can't be meant, before anything is loaded or written."""
+    problems = []
+
+    def expect(holds: bool, name: str, value: object, expected: str) -> None:
+        if not holds:
+            problems.append(f"{name} = {value!r}; expected {expected}")
+
+    test, decision = config.test, config.decision
+    expect(0 < test.alpha < 1, "test.alpha", test.alpha, "a level between 0 and 1")
+    expect(test.permutations >= 1, "test.permutations", test.permutations, "at least 1")
+    if 0 < test.alpha < 1 and test.permutations >= 1:
+        least = f"at least 1 / (permutations + 1) = {1 / (test.permutations + 1):.4g}, below which nothing is ever rejected"
+        expect(test.alpha * (test.permutations + 1) >= 1, "test.alpha", test.alpha, least)
+    expect(test.bandwidth is None or 0 < test.bandwidth < math.inf, "test.bandwidth", test.bandwidth, "a positive number")
+    expect(test.max_rows >= 2, "test.max_rows", test.max_rows, "at least 2")
+    expect(0 < decision.small <= decision.large, "decision.small", decision.small, "0 < small <= large")
+    expect(decision.small_per_class > 0, "decision.small_per_class", decision.small_per_class, "a positive number of rows")
+    expect(decision.pretrained_rate > 0, "decision.pretrained_rate", decision.pretrained_rate, "a positive share")
+    for name, training in (("pretrain", config.pretrain), ("train", config.train)):
+        expect(training.epochs >= 1, f"{name}.epochs", training.epochs, "at least 1")
+        expect(training.batch_size >= 1, f"{name}.batch_size", training.batch_size, "at least 1")
+        rates = training.learning_rates
+        expect(len(rates) > 0 and min(rates, default=0) > 0, f"{name}.learning_rates", rates, "one or more positive numbers")
+        expect(0 < training.validation_fraction < 1, f"{name}.validation_fraction", training.validation_fraction, "0 … 1")
+        expect(training.patience >= 1, f"{name}.patience", training.patience, "at least 1")
+        expect(training.weight_decay >= 0, f"{name}.weight_decay", training.weight_decay, "0 or more")
+        expect(training.clip_norm >= 0, f"{name}.clip_norm", training.clip_norm, "0 (no clipping) or more")
+    for name, data in (("source", config.source), ("target", config.target)):
+        if data is not None:
+            expect(0 < data.test_fraction < 1, f"{name}.test_fraction", data.test_fraction, "0 … 1")
+            expect(data.limit is None or data.limit >= 2, f"{name}.limit", data.limit, "at least 2 rows")
+    if config.source is None and not config.model.weights:
+        problems.append("source is none and model.weights is empty; give the data to pretrain on, or weights to restore")
+    expect(config.checkpoint_seconds >= 0, "checkpoint_seconds", config.checkpoint_seconds, "0 or more")
+    if problems:
+        raise ValueError("; ".join(problems))

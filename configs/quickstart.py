@@ -1,0 +1,16 @@
+"""Digits 0–4 → digits 5–9, embedded in scikit-learn: no network access needed.
+
+    python -m experiments.transfer --config configs/quickstart.py
+"""
+
+from experiments.config import Config, Data, Training
+
+training = Training(epochs=30, batch_size=32, learning_rates=(3e-3, 1e-3))
+
+config = Config(
+    name="quickstart",
+    source=Data("digits", classes=("0", "1", "2", "3", "4")),
+    target=Data("digits", classes=("5", "6", "7", "8", "9"), limit=100),
+    pretrain=training,
+    train=training,
+)

@@ -1,0 +1,46 @@
+"""From predictions to numbers: accuracy, balanced accuracy, macro-F1, and the paired difference with its interval."""
+
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import balanced_accuracy_score, f1_score
+
+from mmd_jax.intervals import binomial_interval, paired_interval
+
+
+def compare(
+    labels: np.ndarray, chosen: np.ndarray, from_scratch: np.ndarray, groups: np.ndarray | None, *, level: float = 0.95
+) -> dict[str, Any]:
+    """The `accuracy` section of a result: both arms on the same test rows, as pairs.
+
+    Args:
+      labels: true classes of the test rows, [n].
+      chosen: classes predicted by the reused network, [n].
+      from_scratch: classes predicted by the network trained from scratch, [n].
+      groups: of dependent rows, [n], or none; the interval is then over groups.
+      level: of the intervals.
+
+    Returns:
+      {"chosen", "from_scratch", "paired_difference" (chosen − from_scratch), "interval" (of the difference), "level",
+      "num_test", "chosen_interval", "from_scratch_interval", "balanced", "macro_f1"}.
+    """
+    right, right_scratch = (chosen == labels).astype(float), (from_scratch == labels).astype(float)
+    difference = paired_interval(right, right_scratch, level, groups=groups)
+    arms = {"chosen": chosen, "from_scratch": from_scratch}
+    return {
+        "chosen": float(right.mean()),
+        "from_scratch": float(right_scratch.mean()),
+        "paired_difference": float(difference.estimate),
+        "interval": [float(difference.low), float(difference.high)],
+        "level": level,
+        "num_test": len(labels),
+        **{f"{name}_interval": binomial(arm == labels, level) for name, arm in arms.items()},
+        "balanced": {name: float(balanced_accuracy_score(labels, arm)) for name, arm in arms.items()},
+        "macro_f1": {name: float(f1_score(labels, arm, average="macro", zero_division=0)) for name, arm in arms.items()},
+    }
+
+
+def binomial(right: np.ndarray, level: float) -> list[float]:
+    """The interval of a share, [low, high]."""
+    interval = binomial_interval(int(right.sum()), len(right), level)
+    return [float(interval.low), float(interval.high)]

@@ -1,0 +1,155 @@
+"""Fits that survive a kill: a plan carried out at every learning rate of a grid, each stage resumable."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from experiments import checkpoints, workdir
+from experiments.config import Training
+from experiments.progress import progress
+from mmd_jax.models.layered import Network
+from mmd_jax.transfer import finetune
+from mmd_jax.transfer.finetune import FitState, Recipe, Rows
+from mmd_jax.transfer.freezing import check_frozen, frozen_hashes
+from mmd_jax.types import Plan, Stage, Variables
+
+
+class Arm(NamedTuple):
+    """One way of training on the target: a plan carried out at every learning rate of the grid.
+
+    Attributes:
+      plan: what was carried out.
+      variables: of the rate with the lowest validation loss.
+      learning_rate: that rate.
+      valid_loss: its validation loss, nats a row.
+      frozen_unchanged: whether frozen leaves are bit-identical; none where nothing is frozen.
+    """
+
+    plan: Plan
+    variables: Variables
+    learning_rate: float
+    valid_loss: float
+    frozen_unchanged: bool | None
+
+
+def adapt(
+    directory: Path,
+    name: str,
+    key: jax.Array,
+    network: Network,
+    variables: Variables,
+    plan: Plan,
+    train: Rows,
+    valid: Rows,
+    training: Training,
+    *,
+    checkpoint_seconds: float,
+) -> Arm:
+    """Carries out a plan at every learning rate of the grid and keeps the one with the lowest validation loss.
+
+    Each stage of each rate is a resumable fit of its own under checkpoints/.
+    """
+    settings = recipe(training)
+    outcomes = []
+    for rate in training.learning_rates:
+        current = variables
+        for number, stage in enumerate(plan.stages):
+            stage_key = jax.random.fold_in(key, number)
+            current = finetune.begin_stage(stage_key, network, current, stage, train.x[:1])
+            before = frozen_hashes(current, stage)
+            start, rows = 0, (train, valid)
+            if stage.cached:
+                start = finetune.num_prefix(network, stage)
+                rows = tuple(finetune.prefix_rows(network, current, stage, r) for r in rows)  # type: ignore[assignment]
+            begin = finetune.begin_fit(
+                network, current, stage, rows[1], learning_rate=rate, recipe=settings, start=start
+            )
+            state = resumable_fit(
+                directory,
+                f"{name}-rate{rate:g}-stage{number}",
+                stage_key,
+                network,
+                begin,
+                stage,
+                *rows,
+                settings=settings,
+                start=start,
+                about={"plan": workdir.plain(plan), "stage": number, "frozen": before},
+                seconds=checkpoint_seconds,
+            )
+            check_frozen(before, state.best, stage)
+            current = state.best
+        outcomes.append((float(state.best_loss), rate, current))
+    loss, rate, best = min(outcomes, key=lambda outcome: outcome[0])
+    frozen = any(stage.frozen for stage in plan.stages)
+    return Arm(plan, best, rate, loss, True if frozen else None)
+
+
+def resumable_fit(
+    directory: Path,
+    name: str,
+    key: jax.Array,
+    network: Network,
+    state: FitState,
+    stage: Stage,
+    train: Rows,
+    valid: Rows,
+    *,
+    settings: Recipe,
+    start: int,
+    about: Mapping[str, Any],
+    seconds: float,
+) -> FitState:
+    """Goes on from the newest good checkpoint of this fit, or from `state`, to the end of the stage."""
+    folder, log = directory / "checkpoints" / name, directory / "metrics.jsonl"
+    restored = checkpoints.restore(folder, state)
+    for message in restored.skipped:
+        print(f"warning: {message}")
+    if restored.step is not None:
+        if restored.about != about:
+            raise ValueError(
+                f"{folder} was trained under another plan than the one in decision.json, or from other weights; start again "
+                "in a new work directory"
+            )
+        state = restored.tree
+    workdir.cut_metrics(log, fit=name, step=restored.step or 0)
+
+    total = finetune.schedule(len(train.y), settings)[0]
+    show, saved, step = progress(name, total), time.monotonic(), int(state.train.step)
+    first = step
+
+    def save(state: FitState) -> None:
+        checkpoints.save(folder, int(state.train.step), state, about)
+
+    try:
+        for state, row in finetune.fit(key, network, state, stage, train, valid, recipe=settings, start=start):
+            workdir.append_metrics(log, {"fit": name, **row})
+            step = int(row["step"])
+            show(step, f"loss {row['loss']:.4f}  validation {row['valid_loss']:.4f}")
+            if time.monotonic() - saved > seconds:
+                save(state)
+                saved = time.monotonic()
+    except finetune.NonFiniteLossError as error:
+        save(state)
+        raise finetune.NonFiniteLossError(f"{name}: {error}; the last good state is kept in {folder}") from None
+    finally:
+        show(step, None)
+    if step > first or restored.step is None:
+        save(state)
+    return state
+
+
+def recipe(training: Training) -> Recipe:
+    """The settings of the core that a config's training section stands for."""
+    return Recipe(
+        epochs=training.epochs,
+        batch_size=training.batch_size,
+        optimizer=training.optimizer,
+        weight_decay=training.weight_decay,
+        clip_norm=training.clip_norm,
+        patience=training.patience,
+        precision=training.precision,
+    )

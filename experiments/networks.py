@@ -1,0 +1,120 @@
+"""From a config's model section to networks with their preprocessing, and back from a model/ folder."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from experiments import checkpoints, weights
+from experiments.config import Model
+from mmd_jax.models.cnn8 import cnn8
+from mmd_jax.models.layered import Network, preprocessed
+from mmd_jax.models.mlp import mlp
+from mmd_jax.models.pretrained import from_arrays
+from mmd_jax.types import Variables
+
+NAMES = ("cnn8", "mlp")
+
+
+class LoadedModel(NamedTuple):
+    """A fine-tuned network, ready for use.
+
+    Attributes:
+      apply: (variables, x) -> logits [batch, classes]; x raw, as in `description["input"]`.
+      variables: its weights.
+      classes: the name of each output.
+      description: all else that was saved with it.
+    """
+
+    apply: Callable[[Variables, Array], Array]
+    variables: Variables
+    classes: tuple[str, ...]
+    description: dict[str, Any]
+
+
+def preprocessing(model: Model, *, image: bool) -> Callable[[Array], Array]:
+    """The fixed map from raw rows to the network's inputs: (x / 255 − mean) / std for images, (x − mean) / std for rows."""
+    mean = np.asarray(model.mean or 0.0, np.float32)
+    std = np.asarray(model.std or 1.0, np.float32)
+    if not np.all(std > 0):
+        raise ValueError(f"model.std = {model.std}; expected positive numbers")
+    scale = np.float32(255.0 if image else 1.0)
+
+    def preprocess(x: Array) -> Array:
+        x = jnp.asarray(x, jnp.float32)
+        for name, value in (("mean", mean), ("std", std)):
+            if value.ndim and value.shape[0] not in (1, x.shape[-1]):
+                raise ValueError(f"model.{name} has {value.shape[0]} values, but the inputs have {x.shape[-1]} channels")
+        shape = (1,) * (x.ndim - 1) + (-1,)
+        return (x / scale - jnp.asarray(mean).reshape(shape)) / jnp.asarray(std).reshape(shape)
+
+    return preprocess
+
+
+def build(model: Model, num_classes: int, example: np.ndarray) -> Network:
+    """The network of a config, on raw rows like `example` [batch, ...]; its preprocessing is the network's first act."""
+    preprocess = preprocessing(model, image=example.dtype == np.uint8)
+    inputs = jax.eval_shape(preprocess, example)
+    if model.factory:
+        network = weights.as_network(weights.load_factory(model.factory)(num_classes), inputs, layers=model.layers)
+    elif model.name == "cnn8":
+        network = cnn8(num_classes, width=model.width)
+    elif model.name == "mlp":
+        network = mlp(num_classes, hidden=model.hidden)
+    else:
+        raise ValueError(f"unknown model {model.name!r}; there are {', '.join(NAMES)}, or your own by model.factory")
+    network = preprocessed(network, preprocess)
+    output = jax.eval_shape(lambda x: network.apply(network.init(jax.random.key(0), x), x)[0], example)
+    if output.shape[1:] != (num_classes,):
+        raise ValueError(
+            f"the network's output for one row has shape {output.shape[1:]}; expected ({num_classes},), a logit for each class"
+        )
+    return network
+
+
+def restore(model: Model, network: Network, example: np.ndarray, *, with_head: bool) -> Variables:
+    """The variables of `network` from the weights that the config names.
+
+    Args:
+      model: whose `weights` is a path.
+      network: for the names and shapes.
+      example: raw rows [batch, ...].
+      with_head: whether the last layer is wanted too; else it is fresh, and whatever the file has for it is left out.
+    """
+    arrays = weights.load_weights(Path(model.weights), read_folder=lambda path: checkpoints.load_arrays(path)[0])
+    template = network.init(jax.random.key(0), jnp.asarray(example[:1]))
+    return from_arrays(arrays, template, fresh=() if with_head else network.layers[-1:]).variables
+
+
+def save_model(path: Path, variables: Variables, description: Mapping[str, Any]) -> None:
+    """Writes model/: the variables and all that `load_model` needs."""
+    checkpoints.save_model(path, variables, description)
+
+
+def load_model(path: str | Path) -> LoadedModel:
+    """Reads a model/ folder.
+
+    Returns:
+      LoadedModel(apply, variables, classes, description).
+
+    Raises:
+      ValueError: no such folder, not one of ours, or a byte that differs from what was saved.
+
+    Example:
+      apply, variables, classes, _ = load_model("runs/quickstart/model")
+      logits = apply(variables, images)
+    """
+    arrays, description = checkpoints.load_arrays(path)
+    if "model" not in description:
+        raise ValueError(f"{path} holds arrays but no description of a network; expected the model/ folder of a run")
+    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in description["model"].items()}
+    classes = tuple(description["classes"])
+    example = np.zeros((1, *description["input"]["shape"]), description["input"]["dtype"])
+    network = build(Model(**settings), len(classes), example)
+    template = network.init(jax.random.key(0), jnp.asarray(example))
+    variables = checkpoints.fill(template, arrays)
+    return LoadedModel(lambda variables, x: network.apply(variables, x)[0], variables, classes, description)

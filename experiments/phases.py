@@ -1,0 +1,349 @@
+"""The phases of a run, in the order in which a script calls them; each takes values and gives values.
+
+What must outlive a kill is written to the work directory by the phase that makes it, so that the same command goes on
+where the last one stopped.
+"""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from experiments import evaluation, networks, results, sources, workdir
+from experiments.config import Config, Training
+from experiments.fits import Arm, adapt
+from mmd_jax.models.layered import Network
+from mmd_jax.transfer import decision, finetune, profile
+from mmd_jax.transfer.finetune import Rows
+from mmd_jax.two_sample import permutation_test, wild_bootstrap_test
+from mmd_jax.types import Plan, Similarity, TwoSampleResult, Variables
+
+INPUTS = "inputs"
+# Settings that a second command may change without becoming another run.
+NOT_THE_RUN = ("until", "data_dir", "checkpoint_seconds")
+
+
+class Loaded(NamedTuple):
+    """Both data sets in one format.
+
+    Attributes:
+      source: none where only the network's weights are known.
+      target: the new data.
+      note: what was done to bring them to one format, for the report.
+    """
+
+    source: sources.Dataset | None
+    target: sources.Dataset
+    note: str
+
+
+class Networks(NamedTuple):
+    """The network twice, with a last layer for the source's classes and with one for the target's.
+
+    Attributes:
+      source: as it was (or will be) trained on the source; the target's where there is no source.
+      target: as it will be fine-tuned.
+      restored: the weights that the config names, for `source`; none where the network is pretrained here.
+    """
+
+    source: Network
+    target: Network
+    restored: Variables | None
+
+
+class Keys(NamedTuple):
+    """One key a phase. Reuse and from-scratch share `adapt`: the same order of the data, fresh weights from the same key."""
+
+    pretrain: jax.Array
+    measure: jax.Array
+    adapt: jax.Array
+
+
+class Measurement(NamedTuple):
+    """The two-sample tests of a run.
+
+    Attributes:
+      inputs: on the preprocessed inputs, as vectors.
+      layers: {layer: test on its features}.
+      m: rows of the source.
+      n: rows of the target.
+      note: what a reader must know of the rows; may be empty.
+    """
+
+    inputs: TwoSampleResult
+    layers: dict[str, TwoSampleResult]
+    m: int
+    n: int
+    note: str
+
+
+class Clock:
+    """Seconds by phase: `with clock("load"): …`."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        start = time.monotonic()
+        yield
+        self.seconds[phase] = round(time.monotonic() - start, 3)
+
+
+def make_keys(seed: int) -> Keys:
+    """The keys of a run."""
+    return Keys(*jax.random.split(jax.random.key(seed), len(Keys._fields)))
+
+
+def load(config: Config) -> Loaded:
+    """Reads source and target and brings them to the source's format (the network was trained on it)."""
+    target = sources.load(config.target, seed=config.seed, data_dir=config.data_dir)
+    if config.source is None:
+        return Loaded(None, target, target.note)
+    source = sources.load(config.source, seed=config.seed, data_dir=config.data_dir)
+    return Loaded(*sources.common_format(source, target))
+
+
+def build(config: Config, data: Loaded) -> Networks:
+    """Builds and restores the network, and refuses settings that don't fit it or the data."""
+    example = data.target.train_x[:1]
+    target = networks.build(config.model, len(data.target.class_names), example)
+    source = target if data.source is None else networks.build(config.model, len(data.source.class_names), example)
+
+    settings, test = config.decision, config.test
+    if settings.rule not in decision.RULES:
+        raise ValueError(f"decision.rule = {settings.rule!r}; there are {', '.join(decision.RULES)}")
+    if settings.regime and settings.regime not in decision.REGIMES:
+        raise ValueError(f"decision.regime = {settings.regime!r}; there are {', '.join(decision.REGIMES)}")
+    if settings.representation not in (INPUTS, *source.layers):
+        raise ValueError(
+            f"decision.representation = {settings.representation!r}; there are {', '.join((INPUTS, *source.layers))}"
+        )
+    if settings.num_frozen is not None and not 0 <= settings.num_frozen < len(target.layers):
+        raise ValueError(
+            f"decision.num_frozen = {settings.num_frozen}; the network has {len(target.layers)} layers and its last is "
+            f"always new: expected 0 … {len(target.layers) - 1}"
+        )
+    if data.source is not None:
+        m, n = (min(len(y), test.max_rows) for y in (data.source.test_y, data.target.train_y))
+        if test.resampling == "wild_bootstrap" and m != n:
+            raise ValueError(
+                f"test.resampling = 'wild_bootstrap' swaps pairs and needs as many source rows as target rows, but there "
+                f"are m = {m} and n = {n}; set test.max_rows to at most {min(m, n)}, or use 'permutation'"
+            )
+    for training, rows in ((config.pretrain, data.source), (config.train, data.target)):
+        if rows is not None:
+            split(rows, training, config.seed)
+    restored = None
+    if config.model.weights:
+        restored = networks.restore(config.model, source, example, with_head=data.source is not None)
+    return Networks(source, target, restored)
+
+
+def open_workdir(config: Config, directory: Path) -> None:
+    """Makes the work directory, or opens the one that this config started."""
+    workdir.open_workdir(directory, config, ignore=NOT_THE_RUN)
+
+
+def save_splits(directory: Path, data: Loaded) -> None:
+    """Keeps which rows of each data set were for training and which for testing."""
+    arrays = {
+        f"{name}/{part}": rows
+        for name, rows_of in (("source", data.source), ("target", data.target))
+        if rows_of is not None
+        for part, rows in (("train", rows_of.train_rows), ("test", rows_of.test_rows))
+    }
+    workdir.write_npz(directory / "splits.npz", arrays)
+
+
+def split(data: sources.Dataset, training: Training, seed: int) -> tuple[Rows, Rows]:
+    """Training and validation rows, stratified or by whole groups."""
+    kept, held = sources.split_rows(data.train_y, data.train_groups, fraction=training.validation_fraction, seed=seed)
+    return Rows(data.train_x[kept], data.train_y[kept]), Rows(data.train_x[held], data.train_y[held])
+
+
+def pretrain(config: Config, directory: Path, key: jax.Array, nets: Networks, data: Loaded) -> Variables:
+    """The network as the source left it: restored, or trained on the source here."""
+    if nets.restored is not None:
+        return nets.restored
+    assert data.source is not None
+    stages = decision.stages_of("from_scratch", nets.source.layers)
+    plan = Plan("given", "from_scratch", stages, "Pretraining on the source.")
+    rows = split(data.source, config.pretrain, config.seed)
+    arm = adapt(
+        directory,
+        "pretrain",
+        key,
+        nets.source,
+        {},
+        plan,
+        *rows,
+        config.pretrain,
+        checkpoint_seconds=config.checkpoint_seconds,
+    )
+    return arm.variables
+
+
+def measure_and_decide(
+    config: Config, directory: Path, key: jax.Array, nets: Networks, variables: Variables, data: Loaded
+) -> results.Decided:
+    """The tests, what they say of P = Q, and the plan; made once and kept in decision.json, which a resumed run reads."""
+    if (directory / "decision.json").exists():
+        return results.read_decided(directory)
+    measurement = None if data.source is None else measure(config, key, nets.source, variables, data)
+    similarity, plan = decide(config, nets.target, variables, data, measurement)
+    results.write_decided(directory, measurement, similarity, plan, data)
+    return results.read_decided(directory)
+
+
+def measure(config: Config, key: jax.Array, network: Network, variables: Variables, data: Loaded) -> Measurement:
+    """Tests P = Q on the inputs and on every layer, with source rows that the network was not trained on.
+
+    The source's test rows are such rows; of the target, training rows are taken, so that its test rows stay unseen.
+    """
+    assert data.source is not None
+    rows_key, inputs_key, layers_key = jax.random.split(key, 3)
+    sizes = len(data.source.test_y), len(data.target.train_y)
+    rows_x, rows_y = (
+        np.sort(np.asarray(jax.random.permutation(k, size)[: config.test.max_rows]))
+        for k, size in zip(jax.random.split(rows_key), sizes, strict=True)
+    )
+    x, y = data.source.test_x[rows_x], data.target.train_x[rows_y]
+    settings: dict[str, Any] = {
+        "alpha": config.test.alpha,
+        "num_permutations": config.test.permutations,
+        "bandwidth": config.test.bandwidth,
+        "return_null": True,
+    }
+    test = permutation_test if config.test.resampling == "permutation" else wild_bootstrap_test
+    groups_x, groups_y = data.source.test_groups, data.target.train_groups
+    if test is permutation_test and groups_x is not None and groups_y is not None:
+        settings |= {"groups_x": groups_x[rows_x], "groups_y": groups_y[rows_y]}
+
+    preprocess = networks.preprocessing(config.model, image=data.target.image)
+    vectors = [finetune.in_batches(lambda b: preprocess(b).reshape(len(b), -1), rows) for rows in (x, y)]
+    inputs = test(inputs_key, *vectors, **settings)
+    features = [profile.layer_features(network, variables, rows, pooling=config.test.pooling) for rows in (x, y)]
+    layers = profile.mmd_profile(layers_key, *features, test=test, **settings)
+    return Measurement(inputs, layers, len(x), len(y), RESTORED_NOTE if config.model.weights else "")
+
+
+RESTORED_NOTE = (
+    "The network was restored, so it is not known here whether it was trained on the source rows that were tested. If it was, "
+    "its features of these rows are not exchangeable with the target's, and the tests on its layers reject too often."
+)
+
+
+def decide(
+    config: Config, network: Network, variables: Variables, data: Loaded, measurement: Measurement | None
+) -> tuple[Similarity, Plan]:
+    """What is known of P = Q, and the plan that follows from it."""
+    settings, target = config.decision, data.target
+    if settings.assume is not None:
+        similarity = Similarity(settings.assume, f"The user assumes that source and target are {settings.assume}.")
+    elif measurement is None:
+        similarity = Similarity("unknown", "The network came without source rows, so nothing could be measured.")
+    else:
+        name, m, n = settings.representation, measurement.m, measurement.n
+        result = measurement.inputs if name == INPUTS else measurement.layers[name]
+        similarity = decision.similarity(result, representation=name, alpha=config.test.alpha, m=m, n=n)
+    if settings.regime:
+        plan = given_plan(config, network, settings.regime, f"The user chose the regime {settings.regime}.")
+    else:
+        plan = decision.decide(
+            settings.rule,
+            similarity,
+            network,
+            num_rows=len(target.train_y),
+            num_classes=len(target.class_names),
+            small=settings.small,
+            large=settings.large,
+            small_per_class=settings.small_per_class,
+            pretrained_rate=settings.pretrained_rate,
+            num_frozen=settings.num_frozen,
+        )
+    return similarity, cached(config, network, plan, target)
+
+
+def given_plan(config: Config, network: Network, regime: str, reason: str) -> Plan:
+    """The plan of a regime that no rule chose; finetune_top freezes the base unless the config says how many layers."""
+    settings = config.decision
+    stages = decision.stages_of(
+        regime,
+        network.layers,
+        num_frozen=network.num_base if settings.num_frozen is None else settings.num_frozen,
+        pretrained_rate=settings.pretrained_rate,
+    )
+    return Plan("given", regime, stages, reason)
+
+
+def cached(config: Config, network: Network, plan: Plan, target: sources.Dataset) -> Plan:
+    """The plan, with its decision for or against caching the frozen prefix."""
+    limit = config.train.cache_limit_mb * 1e6
+    return finetune.with_caching(
+        plan, network, target.train_x[:1], num_rows=len(target.train_y), limit_bytes=limit
+    )
+
+
+def reuse(
+    config: Config, directory: Path, key: jax.Array, nets: Networks, variables: Variables, plan: Plan, data: Loaded
+) -> Arm:
+    """Carries out the plan on the target."""
+    name = "from_scratch" if plan.regime == "from_scratch" else "reuse"
+    rows = split(data.target, config.train, config.seed)
+    return adapt(
+        directory,
+        name,
+        key,
+        nets.target,
+        variables,
+        plan,
+        *rows,
+        config.train,
+        checkpoint_seconds=config.checkpoint_seconds,
+    )
+
+
+def from_scratch(
+    config: Config, directory: Path, key: jax.Array, nets: Networks, chosen: Arm, data: Loaded
+) -> Arm:
+    """The comparison: the same target, grid, validation rows and stopping rule, from fresh weights."""
+    if chosen.plan.regime == "from_scratch":
+        return chosen
+    plan = cached(config, nets.target, given_plan(config, nets.target, "from_scratch", "The comparison."), data.target)
+    return reuse(config, directory, key, nets, {}, plan, data)
+
+
+def evaluate(config: Config, network: Network, chosen: Arm, scratch: Arm, data: Loaded) -> results.Outcome:
+    """Both arms on the target's test rows, as pairs."""
+    target = data.target
+    predicted = [
+        finetune.predict(network, arm.variables, target.test_x, precision=config.train.precision).argmax(-1)
+        for arm in (chosen, scratch)
+    ]
+    return results.Outcome(
+        evaluation.compare(target.test_y, *predicted, target.test_groups), target.test_y, predicted[0], predicted[1]
+    )
+
+
+def save_model(config: Config, directory: Path, network: Network, chosen: Arm, data: Loaded) -> None:
+    """Writes model/: the fine-tuned network, ready for use."""
+    target = data.target
+    networks.save_model(
+        directory / "model",
+        chosen.variables,
+        {
+            "model": {**asdict(config.model), "weights": ""},
+            "layers": network.layers,
+            "classes": target.class_names,
+            "input": {"shape": target.train_x.shape[1:], "dtype": str(target.train_x.dtype)},
+            "trained_for": asdict(config.target),
+            "seed": config.seed,
+            "precision": config.train.precision,
+        },
+    )

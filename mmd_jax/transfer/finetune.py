@@ -1,0 +1,393 @@
+"""Carrying out a plan: each stage is a generator of states, one a compiled chunk of steps.
+
+What leaves the generator is a value: the caller prints, saves, or stops. A state that was saved and is given back goes on
+bit for bit as if it had never left, because a step always runs in the same compiled form.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from mmd_jax.models import leaves
+from mmd_jax.models.layered import Network
+from mmd_jax.transfer.freezing import check_frozen, frozen_hashes, stage_labels, staged_optimizer
+from mmd_jax.transfer.train import (
+    TrainState,
+    classification_loss,
+    cross_entropy,
+    eval_step,
+    init_state,
+    train_step,
+)
+from mmd_jax.types import Plan, Stage, Tree, Variables
+
+MAX_CHUNK = 256  # Steps between two validations: one epoch, or this many where an epoch is longer.
+
+
+class Rows(NamedTuple):
+    """Labelled rows on the host.
+
+    Attributes:
+      x: inputs of the network, or of the layer they were cached for. Shape [n, ...], numpy; uint8 images stay uint8.
+      y: labels 0 … classes − 1. Shape [n], int32.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+
+
+class Recipe(NamedTuple):
+    """How a network is trained, the learning rate aside; hashable, a compiled chunk is made once for each.
+
+    Attributes:
+      epochs: passes over the training rows, at most.
+      batch_size: rows a step; all of them where there are fewer.
+      optimizer: "adamw" or "sgd" (momentum 0.9).
+      weight_decay: of trained leaves only, decoupled.
+      clip_norm: global norm at which gradients are clipped; 0 for not at all.
+      patience: epochs without a lower validation loss after which the stage ends.
+      precision: "float32" or "bfloat16".
+    """
+
+    epochs: int = 30
+    batch_size: int = 64
+    optimizer: str = "adamw"
+    weight_decay: float = 1e-4
+    clip_norm: float = 1.0
+    patience: int = 5
+    precision: str = "float32"
+
+
+class FitState(NamedTuple):
+    """Where a stage stands; all that is needed to go on with it.
+
+    Attributes:
+      train: after the last step.
+      best: the variables with the lowest validation loss so far, those before the first step among them.
+      best_loss: their validation loss, nats a row. Shape [].
+      best_step: the step at which they stood. Shape [], int32.
+    """
+
+    train: TrainState
+    best: Variables
+    best_loss: Array
+    best_step: Array
+
+
+class NonFiniteLossError(FloatingPointError):
+    """The training or validation loss is NaN or infinite."""
+
+
+def finetune(
+    key: Array,
+    network: Network,
+    variables: Variables,
+    plan: Plan,
+    train: Rows,
+    valid: Rows,
+    *,
+    learning_rate: float,
+    recipe: Recipe = Recipe(),  # noqa: B008 (immutable)
+) -> Iterator[tuple[FitState, dict[str, float]]]:
+    """Carries out every stage of a plan; the last state's `.best` is the fine-tuned network.
+
+    Args:
+      key: consumed; initialises new layers, orders the data, and drives whatever is random in training.
+      network: the network, with a last layer for the target's classes.
+      variables: of that network, pretrained but for the layers that the plan re-initialises.
+      plan: of `decide`.
+      train: rows to train on.
+      valid: rows whose loss says when to stop and which state was best.
+      learning_rate: of new layers; pretrained ones take the plan's share of it.
+      recipe: everything else.
+
+    Yields:
+      (FitState, {"stage", "step", "loss", "accuracy", "grad_norm", "valid_loss", "valid_accuracy"}) once a chunk.
+
+    Raises:
+      NonFiniteLossError: when a loss becomes NaN or infinite; the state yielded before is the last good one.
+      RuntimeError: if a frozen leaf changed.
+
+    Example:
+      >>> from mmd_jax.models.mlp import mlp
+      >>> from mmd_jax.transfer.decision import stages_of
+      >>> x, y = np.eye(4, dtype=np.float32), np.arange(4, dtype=np.int32) % 2
+      >>> network = mlp(2, hidden=(8,))
+      >>> variables = network.init(jax.random.key(0), x)
+      >>> plan = Plan("given", "linear_probe", stages_of("linear_probe", network.layers), "an example")
+      >>> rows = Rows(x, y)
+      >>> run = finetune(jax.random.key(1), network, variables, plan, rows, rows, learning_rate=0.1)
+      >>> *_, (state, metrics) = run
+      >>> bool((state.best["params"]["fc1"]["kernel"] == variables["params"]["fc1"]["kernel"]).all())
+      True
+    """
+    for number, stage in enumerate(plan.stages):
+        stage_key = jax.random.fold_in(key, number)
+        variables = begin_stage(stage_key, network, variables, stage, train.x[:1])
+        before = frozen_hashes(variables, stage)
+        start, cached_train, cached_valid = 0, train, valid
+        if stage.cached:
+            start = num_prefix(network, stage)
+            cached_train, cached_valid = (prefix_rows(network, variables, stage, rows) for rows in (train, valid))
+        state = begin_fit(network, variables, stage, cached_valid, learning_rate=learning_rate, recipe=recipe, start=start)
+        steps = fit(stage_key, network, state, stage, cached_train, cached_valid, recipe=recipe, start=start)
+        for state, metrics in steps:
+            yield state, {"stage": number, **metrics}
+        check_frozen(before, state.best, stage)
+        variables = state.best
+
+
+def begin_stage(key: Array, network: Network, variables: Variables, stage: Stage, x: np.ndarray) -> Variables:
+    """The variables a stage starts from: those given, with fresh weights in its re-initialised layers.
+
+    Args:
+      key: of the stage; the fresh weights are a function of it alone, so two arms with one key start from the same head.
+      network: the network.
+      variables: trained so far; of re-initialised layers only the names are looked at.
+      stage: the stage.
+      x: inputs to initialise with, [batch, ...].
+
+    Returns:
+      Variables of `network`.
+    """
+    if not stage.reinitialised:
+        return variables
+    fresh = network.init(jax.random.fold_in(key, 0), jnp.asarray(x))
+    kept = tuple(name for name in network.layers if name not in stage.reinitialised)
+    return leaves.replace(fresh, variables, kept)
+
+
+def begin_fit(
+    network: Network,
+    variables: Variables,
+    stage: Stage,
+    valid: Rows,
+    *,
+    learning_rate: float,
+    recipe: Recipe,
+    start: int = 0,
+) -> FitState:
+    """The state before the first step of a stage: fresh optimizer, and the starting variables as the best so far."""
+    variables = jax.tree.map(jnp.asarray, dict(variables))
+    optimizer = _optimizer(stage_labels(variables["params"], stage), recipe)
+    train = init_state(variables, optimizer, learning_rate=learning_rate)
+    loss, _ = validate(network, variables, valid, start=start, precision=recipe.precision)
+    return FitState(train, variables, jnp.float32(loss), jnp.int32(0))
+
+
+def fit(
+    key: Array,
+    network: Network,
+    state: FitState,
+    stage: Stage,
+    train: Rows,
+    valid: Rows,
+    *,
+    recipe: Recipe,
+    start: int = 0,
+) -> Iterator[tuple[FitState, dict[str, float]]]:
+    """Trains one stage from where `state` stands to its end: the last epoch, or `recipe.patience` epochs without progress.
+
+    Args:
+      key: of the stage, the same at each resumption: the order of the data and each step's key follow from it and the step.
+      network: the network.
+      state: of `begin_fit`, or one that this generator yielded.
+      stage: what is frozen and what is trained, at which rate.
+      train, valid: inputs of layer `start`.
+      recipe: the settings.
+      start: the layer whose inputs the rows are.
+
+    Yields:
+      (FitState, metrics) once a chunk; nothing if `state` is already at the end.
+
+    Raises:
+      NonFiniteLossError: when a loss becomes NaN or infinite.
+    """
+    total, chunk, patience = schedule(len(train.y), recipe)
+    step, best_step = int(state.train.step), int(state.best_step)
+    while step < total and step - best_step < patience:
+        rows = data_order(key, len(train.y), step, chunk, min(recipe.batch_size, len(train.y)))
+        trained, metrics = run_chunk(
+            state.train, train.x[rows], train.y[rows], key, network=network, stage=stage, recipe=recipe, start=start
+        )
+        metrics = {name: float(value) for name, value in metrics.items()}
+        step += chunk
+        loss, accuracy = validate(network, trained.variables, valid, start=start, precision=recipe.precision)
+        if not np.isfinite(metrics["loss"] + loss):
+            raise NonFiniteLossError(
+                f"the loss became {metrics['loss']} (validation {loss}) between steps {step - chunk} and {step} at learning "
+                f"rate {float(trained.opt_state.hyperparams['learning_rate']):g}; lower the learning rate, or clip gradients"
+            )
+        if loss < float(state.best_loss):
+            best_step = step
+            state = FitState(trained, trained.variables, jnp.float32(loss), jnp.int32(step))
+        else:
+            state = state._replace(train=trained)
+        yield state, {"step": step, **metrics, "valid_loss": loss, "valid_accuracy": accuracy}
+
+
+def schedule(num_rows: int, recipe: Recipe) -> tuple[int, int, int]:
+    """(steps in all, steps a chunk, steps of patience); whole chunks, so that every chunk has one compiled form."""
+    epoch = -(-num_rows // min(recipe.batch_size, num_rows))
+    chunks_an_epoch = -(-epoch // MAX_CHUNK)
+    chunk = -(-epoch // chunks_an_epoch)
+    return recipe.epochs * chunks_an_epoch * chunk, chunk, recipe.patience * chunks_an_epoch * chunk
+
+
+def data_order(key: Array, num_rows: int, step: int, num_steps: int, batch_size: int) -> np.ndarray:
+    """Rows of the next batches, [num_steps, batch_size]: one random permutation after another, read off in order.
+
+    A function of the key and the step alone, so that a resumed run sees the rows that an undisturbed one would.
+    """
+    seed = np.asarray(jax.random.key_data(key), np.uint64).ravel()
+    first, last = step * batch_size, (step + num_steps) * batch_size
+    passes = [
+        np.random.Generator(np.random.PCG64([*seed, number])).permutation(num_rows)
+        for number in range(first // num_rows, -(-last // num_rows))
+    ]
+    begin = first - first // num_rows * num_rows
+    return np.concatenate(passes)[begin : begin + last - first].reshape(num_steps, batch_size)
+
+
+@partial(jax.jit, static_argnames=("network", "stage", "recipe", "start"))
+def run_chunk(
+    state: TrainState,
+    x: Array,
+    y: Array,
+    key: Array,
+    *,
+    network: Network,
+    stage: Stage,
+    recipe: Recipe,
+    start: int = 0,
+) -> tuple[TrainState, dict[str, Array]]:
+    """`train_step` over the leading axis of x [steps, batch, ...] and y [steps, batch]; metrics are means over the steps."""
+    labels = stage_labels(state.variables["params"], stage)
+    trained = tuple(name for name, _ in stage.trained)
+    step = partial(
+        train_step,
+        loss=classification_loss(network, trained, start=start, dtype=recipe.precision),
+        optimizer=_optimizer(labels, recipe),
+        labels=labels,
+    )
+    state, metrics = jax.lax.scan(lambda state, batch: step(state, batch, key), state, (x, y))
+    return state, jax.tree.map(lambda values: values.mean(), metrics)
+
+
+def _optimizer(labels: Tree, recipe: Recipe) -> optax.GradientTransformationExtraArgs:
+    def transform(learning_rate: Array) -> optax.GradientTransformation:
+        if recipe.optimizer == "adamw":
+            return optax.adamw(learning_rate, weight_decay=recipe.weight_decay)
+        if recipe.optimizer == "sgd":
+            return optax.chain(
+                optax.trace(0.9), optax.add_decayed_weights(recipe.weight_decay), optax.scale_by_learning_rate(learning_rate)
+            )
+        raise ValueError(f"unknown optimizer {recipe.optimizer!r}; there are adamw, sgd")
+
+    return staged_optimizer(transform, labels, clip_norm=recipe.clip_norm)
+
+
+def validate(
+    network: Network, variables: Variables, rows: Rows, *, start: int = 0, precision: str = "float32"
+) -> tuple[float, float]:
+    """(mean cross-entropy in nats, accuracy) on some rows."""
+    log_probabilities = predict(network, variables, rows.x, start=start, precision=precision)
+    losses = cross_entropy(jnp.asarray(log_probabilities), jnp.asarray(rows.y))
+    return float(losses.mean()), float((log_probabilities.argmax(-1) == rows.y).mean())
+
+
+def predict(
+    network: Network,
+    variables: Variables,
+    x: np.ndarray,
+    *,
+    start: int = 0,
+    precision: str = "float32",
+    batch_size: int = 512,
+) -> np.ndarray:
+    """Log-probabilities [n, classes] of rows on the host, a batch at a time."""
+    return in_batches(
+        lambda batch: _predict(variables, batch, network=network, start=start, precision=precision), x, batch_size
+    )
+
+
+@partial(jax.jit, static_argnames=("network", "start", "precision"))
+def _predict(variables: Variables, x: Array, *, network: Network, start: int, precision: str) -> Array:
+    return eval_step(network, variables, x, start=start, dtype=precision)
+
+
+def in_batches(apply, x: np.ndarray, batch_size: int = 512):  # noqa: ANN001, ANN201
+    """`apply` on batches of one size (the last is padded by repeating its last row), outputs put together on the host.
+
+    Args:
+      apply: [batch, ...] -> pytree of [batch, ...].
+      x: [n, ...], n > 0.
+      batch_size: rows a call, or all of them where there are fewer.
+
+    Returns:
+      The pytree of numpy arrays [n, ...].
+    """
+    batch_size = min(batch_size, len(x))
+    outputs = []
+    for first in range(0, len(x), batch_size):
+        batch = x[first : first + batch_size]
+        missing = batch_size - len(batch)
+        padded = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
+        outputs.append(jax.tree.map(lambda leaf, n=len(batch): np.asarray(leaf)[:n], apply(padded)))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *outputs)
+
+
+def num_prefix(network: Network, stage: Stage) -> int:
+    """How many leading layers the stage freezes without a gap."""
+    flags = [name in stage.frozen for name in network.layers]
+    return flags.index(False) if False in flags else len(flags)
+
+
+def prefix_rows(network: Network, variables: Variables, stage: Stage, rows: Rows) -> Rows:
+    """The rows as they leave the stage's frozen prefix, computed once: Rows with x [n, ...] of float32."""
+    stop = num_prefix(network, stage)
+    return Rows(in_batches(lambda x: _prefix(variables, x, network=network, stop=stop), rows.x), rows.y)
+
+
+@partial(jax.jit, static_argnames=("network", "stop"))
+def _prefix(variables: Variables, x: Array, *, network: Network, stop: int) -> Array:
+    return network.apply(variables, x, stop=stop)[0]
+
+
+def with_caching(plan: Plan, network: Network, x: np.ndarray, *, num_rows: int, limit_bytes: float) -> Plan:
+    """Says of each stage whether its frozen prefix is cached, and why.
+
+    Frozen layers run in evaluation mode, so nothing before the cut is random: the outputs are a function of the row.
+
+    Args:
+      plan: of `decide`.
+      network: the network.
+      x: a batch of inputs, for the shapes.
+      num_rows: training and validation rows together.
+      limit_bytes: above this the outputs are computed again in every epoch.
+
+    Returns:
+      The plan, with `cached` and `cache_reason` filled in.
+    """
+
+    def decide(stage: Stage) -> Stage:
+        stop = num_prefix(network, stage)
+        if not stop:
+            reason = "frozen layers don't form a prefix" if stage.frozen else "no layer is frozen"
+            return stage._replace(cached=False, cache_reason=f"Not cached: {reason}.")
+        if network.whole:
+            return stage._replace(cached=False, cache_reason=f"Not cached: {network.whole}.")
+        output = jax.eval_shape(lambda x: network.apply(network.init(jax.random.key(0), x), x, stop=stop)[0], x[:1])
+        size = output.size * output.dtype.itemsize * num_rows
+        numbers = f"{num_rows} rows need {size / 1e6:.1f} MB after {network.layers[stop - 1]}, the limit is {limit_bytes / 1e6:.0f} MB"
+        if size > limit_bytes:
+            return stage._replace(cached=False, cache_reason=f"Not cached: {numbers}.")
+        return stage._replace(cached=True, cache_reason=f"Cached: {numbers}.")
+
+    return plan._replace(stages=tuple(decide(stage) for stage in plan.stages))
