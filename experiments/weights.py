@@ -1,0 +1,142 @@
+"""Weight files → {foreign name: array}, and the user's own code → a network. Files are data: nothing in them is run."""
+
+import importlib
+import os
+import sys
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+import safetensors.numpy
+
+from mmd_jax.models.layered import Network
+from mmd_jax.models.whole import from_functions, from_linen
+
+Arrays = dict[str, np.ndarray]
+
+
+def load_weights(path: str | Path, *, read_folder: Callable[[Path], Mapping[str, Any]] | None = None) -> Arrays:
+    """The tensors of a weight file, by the names they have there.
+
+    Args:
+      path: .npz, .safetensors, or a folder.
+      read_folder: reads a folder (an Orbax checkpoint) as {name: array}; none: a folder is an error.
+
+    Raises:
+      FileNotFoundError: there is nothing at `path`.
+      ValueError: another kind of file, one that is cut off or otherwise not readable as what its name says, pickled
+        objects in it, no tensor in it.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no weights at {path}: no such file or folder")
+    if path.is_dir():
+        if read_folder is None:
+            raise ValueError(f"weights at {path}: a folder, expected a .npz or .safetensors file")
+        arrays = {name: np.asarray(array) for name, array in read_folder(path).items()}
+    elif path.suffix == ".npz":
+        arrays = _read_npz(path)
+    elif path.suffix == ".safetensors":
+        arrays = _read_safetensors(path)
+    else:
+        raise ValueError(
+            f"weights at {path}: expected .npz, .safetensors or an Orbax folder, got {path.suffix or 'none'!r}"
+        )
+    if not arrays:
+        raise ValueError(f"weights at {path}: there is no tensor in it")
+    return arrays
+
+
+def save_weights(path: str | Path, arrays: Mapping[str, Any]) -> None:
+    """Writes {name: array} as .npz or .safetensors, by the suffix."""
+    path = Path(path)
+    host = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    if path.suffix == ".npz":
+        np.savez(path, **host)  # type: ignore[arg-type]
+    elif path.suffix == ".safetensors":
+        safetensors.numpy.save_file(host, path)
+    else:
+        raise ValueError(f"weights to {path}: expected .npz or .safetensors, got {path.suffix or 'none'!r}")
+
+
+def load_factory(name: str) -> Callable[..., Any]:
+    """The user's own function "package.module:function", imported as Python would from the current directory.
+
+    Raises:
+      ValueError: the name has not that form, there is no such module, or it has no such function (those it has are
+        printed). What the module itself raises on import is not caught.
+    """
+    module_name, _, function_name = name.partition(":")
+    if not all(part.isidentifier() for part in (*module_name.split("."), function_name)):
+        raise ValueError(f'factory {name!r}: expected "package.module:function"')
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    importlib.invalidate_caches()
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        # A module that is missing inside the user's module is the user's to see, with its traceback.
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise
+        raise ValueError(
+            f"factory {name!r}: no module {error.name!r} in {os.getcwd()} or among the installed packages"
+        ) from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        there = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        what = "is not a function" if hasattr(module, function_name) else "is not in the module"
+        raise ValueError(f"factory {name!r}: {function_name!r} {what}; callable there: {', '.join(there) or 'nothing'}")
+    return function
+
+
+def as_network(made: Any, example: jax.Array | jax.ShapeDtypeStruct, *, layers: Sequence[str] = ()) -> Network:
+    """What a factory made, as a Network.
+
+    Args:
+      made: a Network, a linen module, or (init, apply, layers): init(key, x) -> {"params": …} and apply(variables, x).
+      example: a batch of inputs, as the network takes them, or its shape and dtype.
+      layers: path prefixes of the parameters, in order; none: as given or, for linen, as called.
+
+    Raises:
+      ValueError: anything else, layers for a Network that has its own, and all that `from_linen` and `from_functions`
+        refuse.
+    """
+    if isinstance(made, Network):
+        if layers and tuple(layers) != made.layers:
+            raise ValueError(
+                f"model.layers = {', '.join(layers)}, but the factory's Network has its own: {', '.join(made.layers)}; "
+                "leave model.layers empty"
+            )
+        return made
+    if isinstance(made, nn.Module):
+        return from_linen(made, example, layers=layers)
+    if isinstance(made, tuple) and len(made) == 3 and callable(made[0]) and callable(made[1]):
+        return from_functions(made[0], made[1], tuple(layers) or tuple(made[2]))
+    raise ValueError(
+        f"the factory returned {type(made).__name__}, expected a Network, a flax.linen Module, or a tuple "
+        "(init, apply, layers)"
+    )
+
+
+def _read_npz(path: Path) -> Arrays:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError("it holds a single array, not named ones")
+            arrays = {name: file[name] for name in file.files}
+    except (zipfile.BadZipFile, EOFError, OSError, KeyError, ValueError) as error:
+        raise ValueError(f"weights at {path}: not readable as .npz, or cut off ({error})") from error
+    if raw := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
+        raise ValueError(f"weights at {path}: {', '.join(raw)} in it is not an array")
+    return arrays
+
+
+def _read_safetensors(path: Path) -> Arrays:
+    try:
+        return safetensors.numpy.load_file(path)
+    except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
+        raise ValueError(f"weights at {path}: not readable as .safetensors, or cut off ({error})") from error
