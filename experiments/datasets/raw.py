@@ -1,0 +1,42 @@
+"""A labelled data set as its reader found it, before anything is selected."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Rows(NamedTuple):
+    """One split. Labels are at hand; inputs are read for chosen rows only, so that a large set need not be decoded.
+
+    Attributes:
+      labels: shape [n], integers.
+      read: (row indices) -> inputs: uint8 images [len(rows), H, W, C], or float32 rows [len(rows), d].
+      groups: the group (writer, document, …) of each row, shape [n], integers; None where there are none.
+    """
+
+    labels: np.ndarray
+    read: Callable[[np.ndarray], np.ndarray]
+    groups: np.ndarray | None = None
+
+
+class Raw(NamedTuple):
+    """What a reader returns.
+
+    Attributes:
+      train, test: the splits; test is None where the data have none.
+      class_names: the name of label 0, 1, …; None where the data don't say: then labels are any integers.
+    """
+
+    train: Rows
+    test: Rows | None
+    class_names: tuple[str, ...] | None
+
+
+def codes(*groups: np.ndarray | None) -> list[np.ndarray | None]:
+    """Numbers the groups of several splits from 0: the same name gets the same number in each."""
+    present = [g for g in groups if g is not None]
+    if not present:
+        return [None for _ in groups]
+    names = np.unique(np.concatenate(present))
+    return [None if g is None else np.searchsorted(names, g) for g in groups]

@@ -1,0 +1,273 @@
+"""Names and paths → labelled arrays: read, split once, select, and bring source and target to one format.
+
+The order is fixed, so that two selections from the same data can't leak into each other: first the test split is split
+off (where there is none), then the part is taken, then the classes, then the limit. All of it is deterministic in the
+seed.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments import config
+from experiments.datasets.arrays import open_digits, open_npz
+from experiments.datasets.folder import open_folder
+from experiments.datasets.images import to_format
+from experiments.datasets.prepared import Keys, open_prepared
+from experiments.datasets.raw import Raw, Rows
+from experiments.datasets.select import check_rows, part_of, split_off, stratified
+from experiments.datasets.stock import STOCK
+
+__all__ = ["Dataset", "common_format", "load", "to_format"]
+
+
+class Dataset(NamedTuple):
+    """A labelled data set, ready for use.
+
+    Attributes:
+      train_x, test_x: uint8 images [N, H, W, C], or float32 rows [N, d].
+      train_y, test_y: int32 labels [N], from 0 in the order of `class_names`.
+      class_names: the classes.
+      train_groups, test_groups: the group of each row, int [N], the same number for the same group in both; or None.
+      train_rows, test_rows: which rows of the data as they were read these are, int [N]. Where the data have no test
+        split, both count the rows of the one split there is.
+      note: what was done to bring the data in shape, in sentences for the report; may be empty.
+      image: whether the inputs are images.
+    """
+
+    train_x: np.ndarray
+    train_y: np.ndarray
+    test_x: np.ndarray
+    test_y: np.ndarray
+    class_names: tuple[str, ...]
+    train_groups: np.ndarray | None
+    test_groups: np.ndarray | None
+    train_rows: np.ndarray
+    test_rows: np.ndarray
+    note: str
+    image: bool
+
+
+def load(data: config.Data, *, seed: int, data_dir: str) -> Dataset:
+    """Reads a data set and selects what the settings ask for.
+
+    Args:
+      data: which data, and which part of them.
+      seed: of the split, the parts and the limits; two loads with the same seed take disjoint parts (i, k) ≠ (j, k).
+      data_dir: where `make data` put its files; decoded images are kept there.
+
+    Raises:
+      FileNotFoundError: the data are not there; the message says how to get them.
+      ValueError: an unknown name, a setting out of range, or data that can't be used; the message names the value.
+    """
+    _check_settings(data)
+    raw = _open(data, Path(data_dir).expanduser())
+    notes = []
+    labels, names = _labels(raw, data.name)
+    groups = [s.groups for s in (raw.train, raw.test) if s is not None]
+    train = np.arange(len(labels[0]))
+    test = train if raw.test is None else np.arange(len(labels[1]))
+    if raw.test is None:
+        train, test = split_off(labels[0], groups[0], data.test_fraction, _random(seed, "split"), data.name)
+        labels, groups = labels * 2, groups * 2
+        unit = "rows" if groups[0] is None else "groups"
+        notes.append(f"{data.name} has no test split: {data.test_fraction:g} of its {unit} were split off, once.")
+    elif shared := len({*_listed(groups[0])} & {*_listed(groups[1])}):
+        notes.append(f"{shared} groups of {data.name} have rows both in its training and in its test split.")
+
+    chosen = []
+    for kind, rows, y, g, limit in zip(("train", "test"), (train, test), labels, groups, (data.limit, data.test_limit)):
+        if data.part is not None:
+            rows = part_of(rows, None if g is None else g[rows], data.part, _random(seed, f"part of {kind}"))
+        if data.classes:
+            rows = rows[np.isin(y[rows], _classes(data.classes, names))]
+        if limit is not None and limit < len(rows):
+            rows = rows[stratified(y[rows], limit, _random(seed, f"limit of {kind}"), f"{kind} limit of {data.name}")]
+        chosen.append(rows)
+    if data.part is not None:
+        notes.append(f"Part {data.part[0]} (from 0) of {data.part[1]} disjoint random parts of {data.name}.")
+    return _assemble(data, raw, chosen, labels, groups, names, notes)
+
+
+def common_format(
+    source: Dataset, target: Dataset, *, size: tuple[int, int] | None = None
+) -> tuple[Dataset, Dataset, str]:
+    """Brings both to one format, by the map of `to_format`: the source's, for the network was trained on it.
+
+    Args:
+      source, target: what `load` returned.
+      size: (height, width) for both, instead of the source's.
+
+    Returns:
+      Both, and a sentence that says what was done; empty where nothing was.
+
+    Raises:
+      ValueError: one has images and the other doesn't, or their rows differ in length.
+    """
+    if source.image != target.image or (not source.image and source.train_x.shape[1] != target.train_x.shape[1]):
+        have = [f"{'images' if d.image else 'rows'} {list(d.train_x.shape[1:])}" for d in (source, target)]
+        raise ValueError(f"source and target differ in feature size: {have[0]} and {have[1]}; no fixed map joins them")
+    if not source.image:
+        return source, target, ""
+    height, width = size or source.train_x.shape[1:3]
+    shape = (height, width, source.train_x.shape[3])
+    converted, notes = [], []
+    for name, dataset in (("source", source), ("target", target)):
+        old = dataset.train_x.shape[1:]
+        if old != shape:
+            dataset = dataset._replace(
+                train_x=to_format(dataset.train_x, *shape), test_x=to_format(dataset.test_x, *shape)
+            )
+            notes.append(f"the {name}'s images from {_format_name(old)}")
+        converted.append(dataset)
+    how = (
+        f"One fixed map brought {' and '.join(notes)} to {_format_name(shape)}: bilinear, {_CHANNELS}." if notes else ""
+    )
+    return converted[0], converted[1], how
+
+
+_CHANNELS = "grey to RGB by repeating, RGB to grey by luma"
+
+
+def _listed(groups: np.ndarray | None) -> list[int]:
+    return [] if groups is None else groups.tolist()
+
+
+def _check_settings(data: config.Data) -> None:
+    if data.part is not None:
+        i, k = data.part
+        if k < 1 or not 0 <= i < k:
+            raise ValueError(f"part = ({i}, {k}) of {data.name}: (i, k) is part i = 0 … k−1 of k parts")
+    for name in ("limit", "test_limit"):
+        if (value := getattr(data, name)) is not None and value < 1:
+            raise ValueError(f"{name} = {value} of {data.name} must be at least 1")
+    if not 0 < data.test_fraction < 1:
+        raise ValueError(f"test_fraction = {data.test_fraction} of {data.name} must lie between 0 and 1")
+    if data.size is not None and min(data.size) < 1:
+        raise ValueError(f"size = {data.size} of {data.name}: height and width must be at least 1")
+    if len(set(data.classes)) < len(data.classes):
+        raise ValueError(f"classes = {list(data.classes)} of {data.name} names a class twice")
+
+
+def _open(data: config.Data, data_dir: Path) -> Raw:
+    kind, _, rest = data.name.partition(":")
+    if data.name == "digits":
+        return open_digits()
+    if data.name in STOCK:
+        kind, rest = "tfds", data.name
+    if kind == "tfds" and rest:
+        keys = Keys(data.train_split, data.test_split, data.image_key, data.label_key, data.group_key)
+        return open_prepared(rest, keys, size=data.size, data_dir=data_dir)
+    if data.group_key and kind == "folder":
+        raise ValueError(f"group_key = {data.group_key!r}: {data.name} has no fields; groups need tfds or npz")
+    if kind == "folder" and rest:
+        path = Path(rest).expanduser()
+        splits = {"train": data.train_split, "test": data.test_split}
+        return open_folder(path, **splits, size=data.size, cache_dir=data_dir / "cache")
+    if kind == "npz" and rest:
+        return open_npz(Path(rest).expanduser(), data.group_key)
+    known = ["digits", *STOCK, "tfds:NAME[/config][:version]", "folder:PATH", "npz:PATH"]
+    raise ValueError(f"there is no data set {data.name!r}; there are {', '.join(known)}")
+
+
+def _labels(raw: Raw, name: str) -> tuple[list[np.ndarray], tuple[str, ...]]:
+    """The labels of each split as indices into the names of the classes, and these."""
+    labels = [split.labels for split in (raw.train, raw.test) if split is not None]
+    if raw.class_names is None:
+        values = np.unique(np.concatenate(labels))
+        return [np.searchsorted(values, y) for y in labels], tuple(str(v) for v in values)
+    for y in labels:
+        if len(y) and (y.min() < 0 or y.max() >= len(raw.class_names)):
+            wrong = y.min() if y.min() < 0 else y.max()
+            hint = "; TFDS marks rows without a label so: choose another test_split" if wrong == -1 else ""
+            raise ValueError(f"{name} has the label {wrong}, but {len(raw.class_names)} class names{hint}")
+    return labels, raw.class_names
+
+
+def _classes(wanted: tuple[str, ...], names: tuple[str, ...]) -> list[int]:
+    """Names, or else indices, → indices, in the order in which they are wanted."""
+    found = []
+    for name in wanted:
+        if name in names:
+            found.append(names.index(name))
+        elif name.isdecimal() and int(name) < len(names):
+            found.append(int(name))
+        else:
+            raise ValueError(
+                f"there is no class {name!r}; there are {', '.join(names)} (or indices 0 … {len(names) - 1})"
+            )
+    if len(set(found)) < len(found):
+        raise ValueError(f"classes = {list(wanted)} names a class twice")
+    return found
+
+
+def _assemble(
+    data: config.Data,
+    raw: Raw,
+    rows: list[np.ndarray],
+    labels: list[np.ndarray],
+    groups: list[np.ndarray | None],
+    names: tuple[str, ...],
+    notes: list[str],
+) -> Dataset:
+    """Checks what was chosen, renumbers its labels, reads its inputs."""
+    kept = _classes(data.classes, names) if data.classes else list(range(len(names)))
+    new = np.full(len(names), -1, np.int32)
+    new[kept] = np.arange(len(kept))
+    class_names = tuple(names[c] for c in kept)
+    ys = [new[y[r]] for y, r in zip(labels, rows)]
+    check_rows(ys[0], ys[1], class_names, data)
+    splits: list[Rows] = [raw.train, raw.test or raw.train]
+    xs = _one_size([split.read(r) for split, r in zip(splits, rows)], data)
+    if data.size is not None and xs[0].ndim != 4:
+        raise ValueError(f"size = {data.size}: {data.name} holds rows of {xs[0].shape[1]} numbers, not images")
+    if data.size is not None:
+        notes.append(f"Images of {data.name} have the size {data.size[0]}x{data.size[1]} (bilinear).")
+        xs = [to_format(x, *data.size, x.shape[3]) for x in xs]
+    for kind, x in zip(("training", "test"), xs):
+        if not np.isfinite(x).all():
+            row, column = np.argwhere(~np.isfinite(x))[0][:2]
+            bad = np.count_nonzero(~np.isfinite(x).all(axis=1))
+            raise ValueError(
+                f"{bad} of {len(x)} {kind} rows of {data.name} hold NaN or infinite numbers (first: column {column} of "
+                f"row {(rows[0] if kind == 'training' else rows[1])[row]}); remove or replace them"
+            )
+    group_rows = [None if g is None else g[r] for g, r in zip(groups, rows)]
+    return Dataset(
+        xs[0],
+        ys[0],
+        xs[1],
+        ys[1],
+        class_names,
+        group_rows[0],
+        group_rows[1],
+        rows[0],
+        rows[1],
+        " ".join(notes),
+        xs[0].ndim == 4,
+    )
+
+
+def _one_size(xs: list[np.ndarray], data: config.Data) -> list[np.ndarray]:
+    """Training and test split of one data set must match; where one has grey images only, they become RGB."""
+    train, test = xs
+    if train.ndim == test.ndim == 4 and (data.size or train.shape[1:3] == test.shape[1:3]):
+        channels = max(train.shape[3], test.shape[3])
+        return [x if x.shape[3] == channels else to_format(x, *x.shape[1:3], channels) for x in xs]
+    if train.shape[1:] != test.shape[1:]:
+        hint = "; give `size`, such as --target.size 32 32" if train.ndim == test.ndim == 4 else ""
+        raise ValueError(
+            f"training and test inputs of {data.name} differ in shape: {list(train.shape[1:])} and "
+            f"{list(test.shape[1:])}{hint}"
+        )
+    return xs
+
+
+def _format_name(shape: tuple[int, ...]) -> str:
+    return f"{shape[0]}x{shape[1]} {({1: 'grey', 3: 'RGB'}).get(shape[2], f'with {shape[2]} channels')}"
+
+
+def _random(seed: int, purpose: str) -> np.random.Generator:
+    """A stream of its own for each purpose, so that one selection never shifts another."""
+    return np.random.default_rng([seed, *purpose.encode()])
