@@ -16,10 +16,10 @@ from experiments.datasets.folder import open_folder
 from experiments.datasets.images import to_format
 from experiments.datasets.prepared import Keys, open_prepared
 from experiments.datasets.raw import Raw, Rows
-from experiments.datasets.select import check_rows, part_of, split_off, stratified
+from experiments.datasets.select import check_rows, part_of, split_rows, stratified
 from experiments.datasets.stock import STOCK
 
-__all__ = ["Dataset", "common_format", "load", "to_format"]
+__all__ = ["Dataset", "common_format", "load", "split_rows", "to_format"]
 
 
 class Dataset(NamedTuple):
@@ -69,7 +69,8 @@ def load(data: config.Data, *, seed: int, data_dir: str) -> Dataset:
     train = np.arange(len(labels[0]))
     test = train if raw.test is None else np.arange(len(labels[1]))
     if raw.test is None:
-        train, test = split_off(labels[0], groups[0], data.test_fraction, _random(seed, "split"), data.name)
+        once = int(_random(seed, "split").integers(2**31))
+        train, test = split_rows(labels[0], groups[0], fraction=data.test_fraction, seed=once, name=data.name)
         labels, groups = labels * 2, groups * 2
         unit = "rows" if groups[0] is None else "groups"
         notes.append(f"{data.name} has no test split: {data.test_fraction:g} of its {unit} were split off, once.")
@@ -100,34 +101,32 @@ def common_format(
       size: (height, width) for both, instead of the source's.
 
     Returns:
-      Both, and a sentence that says what was done; empty where nothing was.
+      Both, and what was done to bring them in shape, in sentences: their own notes, then what was done here.
 
     Raises:
       ValueError: one has images and the other doesn't, or their rows differ in length.
     """
+    notes = list(dict.fromkeys(d.note for d in (source, target) if d.note))
     if source.image != target.image or (not source.image and source.train_x.shape[1] != target.train_x.shape[1]):
         have = [f"{'images' if d.image else 'rows'} {list(d.train_x.shape[1:])}" for d in (source, target)]
         raise ValueError(f"source and target differ in feature size: {have[0]} and {have[1]}; no fixed map joins them")
     if not source.image:
-        return source, target, ""
-    height, width = size or source.train_x.shape[1:3]
-    shape = (height, width, source.train_x.shape[3])
-    converted, notes = [], []
+        return source, target, " ".join(notes)
+    (height, width), channels = size or source.train_x.shape[1:3], source.train_x.shape[3]
+    converted, changed = [], []
     for name, dataset in (("source", source), ("target", target)):
         old = dataset.train_x.shape[1:]
-        if old != shape:
-            dataset = dataset._replace(
-                train_x=to_format(dataset.train_x, *shape), test_x=to_format(dataset.test_x, *shape)
-            )
-            notes.append(f"the {name}'s images from {_format_name(old)}")
+        if old != (height, width, channels):
+            train, test = (to_format(x, height, width, channels) for x in (dataset.train_x, dataset.test_x))
+            dataset = dataset._replace(train_x=train, test_x=test)
+            changed.append(f"the {name}'s images from {_format_name(*old)}")
         converted.append(dataset)
-    how = (
-        f"One fixed map brought {' and '.join(notes)} to {_format_name(shape)}: bilinear, {_CHANNELS}." if notes else ""
-    )
-    return converted[0], converted[1], how
-
-
-_CHANNELS = "grey to RGB by repeating, RGB to grey by luma"
+    if changed:
+        notes.append(
+            f"One fixed map brought {' and '.join(changed)} to {_format_name(height, width, channels)} "
+            "(bilinear; grey to RGB by repeating, RGB to grey by luma); images in that format it leaves as they are."
+        )
+    return converted[0], converted[1], " ".join(notes)
 
 
 def _listed(groups: np.ndarray | None) -> list[int]:
@@ -224,7 +223,7 @@ def _assemble(
         raise ValueError(f"size = {data.size}: {data.name} holds rows of {xs[0].shape[1]} numbers, not images")
     if data.size is not None:
         notes.append(f"Images of {data.name} have the size {data.size[0]}x{data.size[1]} (bilinear).")
-        xs = [to_format(x, *data.size, x.shape[3]) for x in xs]
+        xs = [to_format(x, data.size[0], data.size[1], x.shape[3]) for x in xs]
     for kind, x in zip(("training", "test"), xs):
         if not np.isfinite(x).all():
             row, column = np.argwhere(~np.isfinite(x))[0][:2]
@@ -254,7 +253,7 @@ def _one_size(xs: list[np.ndarray], data: config.Data) -> list[np.ndarray]:
     train, test = xs
     if train.ndim == test.ndim == 4 and (data.size or train.shape[1:3] == test.shape[1:3]):
         channels = max(train.shape[3], test.shape[3])
-        return [x if x.shape[3] == channels else to_format(x, *x.shape[1:3], channels) for x in xs]
+        return [x if x.shape[3] == channels else to_format(x, x.shape[1], x.shape[2], channels) for x in xs]
     if train.shape[1:] != test.shape[1:]:
         hint = "; give `size`, such as --target.size 32 32" if train.ndim == test.ndim == 4 else ""
         raise ValueError(
@@ -264,8 +263,9 @@ def _one_size(xs: list[np.ndarray], data: config.Data) -> list[np.ndarray]:
     return xs
 
 
-def _format_name(shape: tuple[int, ...]) -> str:
-    return f"{shape[0]}x{shape[1]} {({1: 'grey', 3: 'RGB'}).get(shape[2], f'with {shape[2]} channels')}"
+def _format_name(height: int, width: int, channels: int) -> str:
+    colour = {1: "grey", 3: "RGB"}.get(channels, f"with {channels} channels")
+    return f"{height}x{width} {colour}"
 
 
 def _random(seed: int, purpose: str) -> np.random.Generator:

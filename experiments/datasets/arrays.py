@@ -77,7 +77,7 @@ def _inputs(x: np.ndarray, where: str) -> np.ndarray:
         if not whole:
             raise ValueError(
                 f"{where} holds images as {x.dtype}: images are uint8, 0…255 (the network's preprocessing scales "
-                "them). For pixels in [0, 1]: np.round(255 * x).astype(np.uint8); for what is no image: x.reshape(N, -1)"
+                "them). For pixels in [0, 1]: np.round(255 * x).astype(np.uint8); for other data: x.reshape(N, -1)"
             )
         x = x.astype(np.uint8)
     if x.ndim == 3:

@@ -5,40 +5,39 @@ import numpy as np
 from experiments import config
 
 
-def split_off(
-    labels: np.ndarray, groups: np.ndarray | None, fraction: float, random: np.random.Generator, name: str
+def split_rows(
+    labels: np.ndarray, groups: np.ndarray | None, *, fraction: float, seed: int, name: str = "the training data"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Splits a test set off: stratified by class, or by whole groups.
+    """Splits rows in two, to hold some out: stratified by class, or by whole groups.
 
     Args:
       labels: shape [n].
       groups: shape [n]; no group is split; None: rows are split.
-      fraction: share of the rows (of the groups) that becomes the test set.
-      random: consumed.
+      fraction: share of the rows (of the groups) that is held out.
+      seed: the same seed gives the same split.
       name: of the data, for errors.
 
     Returns:
-      Sorted indices of the training rows and of the test rows.
+      Sorted indices of the rows that are kept, and of those that are held out.
 
     Raises:
       ValueError: there are too few rows or groups.
     """
-    seed = int(random.integers(2**31))
     if len(labels) < 2:
-        raise ValueError(f"{name} has {len(labels)} rows: too few to split a test set off")
+        raise ValueError(f"{name} has {len(labels)} rows: too few to hold any out")
     if groups is not None:
         return _split_groups(labels, groups, fraction, seed, name)
     from sklearn.model_selection import train_test_split
 
     _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    # A class of one row can't be in both: it stays in the training set.
+    # A class of one row can't be on both sides: it is kept.
     several = np.flatnonzero(counts[inverse] > 1)
     if len(several) == 0:
-        raise ValueError(f"{name} has one row of each class: too few to split a test set off")
+        raise ValueError(f"{name} has one row of each class: too few to hold any out")
     num_classes = np.count_nonzero(counts > 1)
-    num_test = int(np.clip(round(fraction * len(labels)), num_classes, len(several) - num_classes))
-    train, test = train_test_split(several, test_size=num_test, stratify=labels[several], random_state=seed)
-    return np.sort(np.concatenate([train, np.flatnonzero(counts[inverse] == 1)])), np.sort(test)
+    num_held = int(np.clip(round(fraction * len(labels)), num_classes, len(several) - num_classes))
+    kept, held = train_test_split(several, test_size=num_held, stratify=labels[several], random_state=seed)
+    return np.sort(np.concatenate([kept, np.flatnonzero(counts[inverse] == 1)])), np.sort(held)
 
 
 def part_of(
@@ -128,17 +127,16 @@ def _split_groups(
 
     num_groups = len(np.unique(groups))
     if num_groups < 2:
-        raise ValueError(f"{name} has {num_groups} group: at least two are needed to split a test set off")
-    num_test = int(np.clip(round(fraction * num_groups), 1, num_groups - 1))
-    # The first of a fixed series of random splits in which the training set has every class, and, if there is one, the
-    # test set too.
-    splits = GroupShuffleSplit(100, test_size=num_test, random_state=seed).split(labels, labels, groups)
-    best, most = None, (-1, -1)
-    for train, test in splits:
-        covered = len(np.unique(labels[train])), len(np.unique(labels[test]))
+        raise ValueError(f"{name} has {num_groups} group: at least two are needed to hold one out")
+    num_held = int(np.clip(round(fraction * num_groups), 1, num_groups - 1))
+    num_classes = len(np.unique(labels))
+    # Groups are split without a look at classes: of a fixed series of random splits, the first that keeps as many
+    # classes as can be, and then holds out as many.
+    best, most = (np.empty(0, int), np.empty(0, int)), (-1, -1)
+    for kept, held in GroupShuffleSplit(100, test_size=num_held, random_state=seed).split(labels, labels, groups):
+        covered = len(np.unique(labels[kept])), len(np.unique(labels[held]))
         if covered > most:
-            best, most = (train, test), covered
-        if covered == (len(np.unique(labels)),) * 2:
+            best, most = (np.sort(kept), np.sort(held)), covered
+        if covered == (num_classes, num_classes):
             break
-    assert best is not None
-    return np.sort(best[0]), np.sort(best[1])
+    return best
