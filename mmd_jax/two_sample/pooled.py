@@ -1,0 +1,172 @@
+"""Two samples become one pooled array, in blocks of rows: the public edge where bad input is told from good.
+
+Concrete arrays are checked and padded on the host, to one of few sizes, so that a new m or n finds a compiled program.
+Traced arrays keep their static shape; nothing can raise there, and `all_finite` later turns bad values into NaN.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Bool, Float
+
+# Products of tiles reach the machine's peak near this many rows; smaller ones waste less on small samples.
+LARGEST_TILE = 1024
+SMALLEST_TILE = 64
+TILES_A_SIDE = 8
+
+
+class Pooled(NamedTuple):
+    """The rows of x, then those of y, then padding.
+
+    Attributes:
+      blocks: the rows, in b blocks of t. Shape [b, t, d], float.
+      m: rows of x. Shape [].
+      n: rows of y. Shape [].
+    """
+
+    blocks: Any
+    m: Any
+    n: Any
+
+    @property
+    def count(self) -> Any:
+        """N = m + n, without the padding."""
+        return self.m + self.n
+
+    @property
+    def capacity(self) -> int:
+        """N with the padding: the static number of rows, b·t."""
+        return self.blocks.shape[0] * self.blocks.shape[1]
+
+
+def is_traced(*values: Any) -> bool:
+    """Whether any of these is traced by `jax.jit`, `vmap` or `grad`, and so has no value to check."""
+    return any(isinstance(value, jax.core.Tracer) for value in values)
+
+
+def pool(x: Any, y: Any, *, pad: bool) -> Pooled:
+    """Check two samples and lay them out.
+
+    Args:
+      x: sample of P, shape [m, d]. Integers, booleans and half precision become float32; float64 stays only under x64.
+      y: sample of Q, shape [n, d].
+      pad: to one of few capacities, on the host; False keeps the static shape, for traced computations.
+
+    Returns:
+      The pooled rows; `m` and `n` are plain integers.
+
+    Raises:
+      ValueError: not two matrices of at least two rows and equal widths, or entries that are not finite or too large.
+      TypeError: entries that are not real numbers.
+    """
+    x, y = (check_rows(name, sample) for name, sample in (("x", x), ("y", y)))
+    if x.shape[1] != y.shape[1]:
+        raise ValueError(
+            f"x has {x.shape[1]} features and y has {y.shape[1]}; both samples must be measured in the same features: "
+            "pass them through one fixed map first."
+        )
+    return Pooled(stack((x, y), pad=pad), x.shape[0], y.shape[0])
+
+
+def check_rows(name: str, rows: Any) -> Any:
+    """A matrix of at least two rows of finite real numbers, or an error; values of traced arrays go unchecked."""
+    traced = is_traced(rows)
+    if not traced:
+        try:
+            rows = np.asarray(rows)
+        except ValueError as error:
+            raise ValueError(f"{name} is not a rectangular array: {error}") from error
+    if not (jnp.issubdtype(rows.dtype, jnp.floating) or jnp.issubdtype(rows.dtype, jnp.integer) or rows.dtype == bool):
+        raise TypeError(f"{name} has entries of type {rows.dtype}; expected real numbers.")
+    if rows.ndim != 2:
+        advice = f"{name}.reshape(-1, 1)" if rows.ndim < 2 else f"{name}.reshape(len({name}), -1)"
+        raise ValueError(
+            f"{name} has shape {tuple(rows.shape)}; expected two axes, [rows, features]. Flatten each row to a vector, "
+            f"for instance by {advice}."
+        )
+    if rows.shape[0] < 2 or rows.shape[1] < 1:
+        raise ValueError(
+            f"{name} has shape {tuple(rows.shape)}; expected at least 2 rows and 1 feature, since an unbiased estimate "
+            "compares different rows of the same sample."
+        )
+    if not traced:
+        _check_values(name, rows)
+    return rows
+
+
+def _check_values(name: str, rows: np.ndarray) -> None:
+    dtype = _working_dtype(rows)
+    # One pass without a copy: NaN and infinity survive into the extremes.
+    low, high = (float(extreme) for extreme in (rows.min(), rows.max()))
+    if not np.isfinite([low, high]).all():
+        bad = ~np.isfinite(rows.astype(dtype)).all(axis=1)
+        raise ValueError(
+            f"{name} has {int(bad.sum())} rows with NaN or infinite entries (the first is row {int(bad.argmax())}); "
+            "remove or impute them before testing."
+        )
+    # ‖a − b‖² is at most 4·d·max², and the sums that lead to it must not overflow either.
+    limit = float(np.sqrt(float(jnp.finfo(dtype).max) / (16 * rows.shape[1])))
+    if max(-low, high) > limit:
+        raise ValueError(
+            f"{name} has entries as large as {max(-low, high):.3g}, whose squared distances overflow {dtype}; rescale "
+            f"both samples to below {limit:.3g}."
+        )
+
+
+def stack(samples: Sequence[Any], *, pad: bool) -> Any:
+    """The samples' rows, one after the other and then zeros, in blocks: shape [b, t, d]."""
+    count, width = sum(len(sample) for sample in samples), samples[0].shape[1]
+    dtype = _working_dtype(*samples)
+    capacity = padded_size(count) if pad else count
+    tile = min(LARGEST_TILE, max(SMALLEST_TILE, capacity // TILES_A_SIDE))
+    if pad:
+        # In numpy: an eager jnp.pad would compile once for every size.
+        padded = np.zeros((capacity, width), dtype)
+        start = 0
+        for sample in samples:
+            padded[start : start + len(sample)] = sample
+            start += len(sample)
+        return padded.reshape(-1, tile, width)
+    num_blocks = -(-count // tile)
+    tile = -(-count // num_blocks)
+    rows = jnp.concatenate([jnp.asarray(sample).astype(dtype) for sample in samples])
+    return jnp.pad(rows, ((0, num_blocks * tile - count), (0, 0))).reshape(num_blocks, tile, width)
+
+
+def padded_size(count: int) -> int:
+    """The capacity that `count` rows are padded to: the next power of two, 64 at least."""
+    return max(SMALLEST_TILE, 1 << (count - 1).bit_length())
+
+
+def all_finite(blocks: Float[Array, "b t d"]) -> Bool[Array, ""]:
+    """Whether traced rows are free of NaN and infinity."""
+    return jnp.all(jnp.isfinite(blocks))
+
+
+def check_bandwidth(bandwidth: ArrayLike, dtype: Any) -> Any:
+    """Bandwidths as a vector [k], positive where they can be seen; traced ones that are not positive become NaN."""
+    if np.ndim(bandwidth) > 1 or np.size(bandwidth) == 0:
+        raise ValueError(
+            f"bandwidth has shape {np.shape(bandwidth)}; expected a positive number or a vector [k] of them."
+        )
+    if is_traced(bandwidth):
+        traced = jnp.ravel(jnp.asarray(bandwidth)).astype(dtype)
+        return jnp.where((traced > 0) & jnp.isfinite(traced), traced, jnp.nan)
+    values = np.ravel(np.asarray(bandwidth, dtype))
+    if not (np.isfinite(values) & (values > 0)).all():
+        raise ValueError(
+            f"bandwidth is {bandwidth}; expected finite numbers above 0. Leave it out to use the median distance."
+        )
+    return values
+
+
+def _working_dtype(*samples: Any) -> Any:
+    dtype = jnp.float32
+    for sample in samples:
+        dtype = jnp.promote_types(dtype, sample.dtype)
+    return jax.dtypes.canonicalize_dtype(dtype)

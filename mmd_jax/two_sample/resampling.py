@@ -1,0 +1,163 @@
+"""Membership columns: which rows of the pooled sample count as X in each resampled split.
+
+Every function gives int8 columns over the rows with padding, [N, C]; entries of padding are 0.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jaxtyping import Int, Int8, Key, UInt32
+
+from mmd_jax.two_sample.pooled import Pooled
+
+# Entries that random numbers are drawn for at a time: few enough for the processor's cache, and for the peak of memory.
+DRAWN_AT_ONCE = 1 << 19
+
+
+def observed_column(pooled: Pooled) -> Int8[Array, "N 1"]:
+    """The split that was observed: the first m rows are X."""
+    return (jnp.arange(pooled.capacity) < pooled.m).astype(jnp.int8)[:, None]
+
+
+def permutations(key: Key[Array, ""], num: int, pooled: Pooled) -> Int8[Array, "N B"]:
+    """Random subsets of m of the N rows, each as likely as any other.
+
+    Args:
+      key: consumed.
+      num: B, how many.
+      pooled: for m and N.
+
+    Returns:
+      One subset a column.
+    """
+    return subsets(key, num, pooled.m, pooled.count, pooled.capacity).T
+
+
+def group_permutations(key: Key[Array, ""], num: int, pooled: Pooled, groups: Int[Array, " N"]) -> Int8[Array, "N B"]:
+    """Random splits of whole groups: as many groups become X as were X, each choice of groups as likely as any other.
+
+    Args:
+      key: consumed.
+      num: B, how many.
+      pooled: for m and N.
+      groups: the group of each row, numbered 0 … G − 1 without gaps; none has rows of both x and y.
+
+    Returns:
+      One split a column. X has as many groups in each, but not as many rows, where groups differ in size.
+    """
+    row = jnp.arange(pooled.capacity)
+    groups = jnp.where(row < pooled.count, groups, 0)
+    num_groups = jnp.max(groups) + 1
+    in_x = jnp.zeros(pooled.capacity, jnp.int32).at[groups].max((row < pooled.m).astype(jnp.int32))
+    chosen = subsets(key, num, jnp.sum(in_x), num_groups, pooled.capacity)
+    return jnp.where((row < pooled.count)[:, None], chosen.T[groups], 0).astype(jnp.int8)
+
+
+def swapped_pairs(key: Key[Array, ""], num: int, pooled: Pooled) -> Int8[Array, "N B"]:
+    """Rademacher signs: each pair (x_i, y_i) changes sides with probability one half. Needs m = n.
+
+    Args:
+      key: consumed.
+      num: B, how many.
+      pooled: for m = n.
+
+    Returns:
+      One set of swaps a column.
+    """
+    row = jnp.arange(pooled.capacity)
+    swapped = _draw(key, num, pooled.capacity, lambda bits: (bits >> 31).astype(jnp.int8))
+    swapped = swapped.T[jnp.where(row < pooled.m, row, row - pooled.m)]
+    is_x = (row < pooled.m).astype(jnp.int8)[:, None]
+    return jnp.where((row < pooled.count)[:, None], swapped ^ is_x, 0).astype(jnp.int8)
+
+
+def subsets(key: Key[Array, ""], num: int, size: Any, count: Any, capacity: int) -> Int8[Array, "B N"]:
+    """Random subsets of `size` of the first `count` of `capacity` items, uniform, one a row.
+
+    Every item draws 31 random bits, and the items with the smallest are the subset; ties go to the smaller index. Only
+    the threshold is needed, not the order, so it is searched by counting: several times faster than a sort.
+    """
+    size, count = jnp.asarray(size, jnp.int32), jnp.asarray(count, jnp.int32)
+    return _draw(key, num, capacity, lambda bits: _smallest((bits >> 1).astype(jnp.int32), size, count))
+
+
+def _draw(
+    key: Key[Array, ""], num: int, capacity: int, member: Callable[[UInt32[Array, "c N"]], Int8[Array, "c N"]]
+) -> Int8[Array, "B N"]:
+    """`member` of random bits for each of `num` sets, a few sets at a time.
+
+    An item's bits depend on its index and its set's key, not on the capacity: padding changes no set.
+    """
+    at_once = max(1, min(num, DRAWN_AT_ONCE // capacity))
+    rounds = -(-num // at_once)
+    # The last round may repeat a few keys, whose sets are dropped.
+    keys = jax.random.split(key, num)[jnp.arange(rounds * at_once) % num].reshape(rounds, at_once)
+    draw_bits = jax.vmap(lambda key: jax.random.bits(key, (capacity,), jnp.uint32))
+    return lax.map(lambda keys: member(draw_bits(keys)), keys).reshape(rounds * at_once, capacity)[:num]
+
+
+def _smallest(values: Int[Array, "c N"], size: Int[Array, ""], count: Int[Array, ""]) -> Int8[Array, "c N"]:
+    """Mark the `size` smallest of the first `count` entries of each row of random numbers in [0, 2³¹)."""
+    top = 2**31 - 1
+    index = jnp.arange(values.shape[1], dtype=jnp.int32)[None, :]
+    values = jnp.where(index < count, jnp.minimum(values, top - 1), top)
+    everything = jnp.full(values.shape[0], count)
+
+    def below(threshold: Int[Array, " c"]) -> Int[Array, " c"]:
+        return jnp.sum(values < threshold[:, None], axis=1, dtype=jnp.int32)
+
+    threshold, found = _search(below, size, jnp.full(values.shape[0], top), everything)
+
+    # Rarely, equal numbers straddle the threshold, and too many are found: of these, the smaller indices are in.
+    tied = values == threshold[:, None] - 1
+    less = values < threshold[:, None] - 1
+
+    def up_to(cut: Int[Array, " c"]) -> Int[Array, " c"]:
+        return jnp.sum(less | (tied & (index < cut[:, None])), axis=1, dtype=jnp.int32)
+
+    cut, _ = _search(up_to, size, jnp.full(values.shape[0], values.shape[1]), found)
+    return (less | (tied & (index < cut[:, None]))).astype(jnp.int8)
+
+
+def _search(
+    counts: Callable[[Int[Array, " c"]], Int[Array, " c"]],
+    target: Int[Array, ""],
+    high: Int[Array, " c"],
+    counts_high: Int[Array, " c"],
+) -> tuple[Int[Array, " c"], Int[Array, " c"]]:
+    """An argument in (0, high] where the increasing `counts` is the target, else the least where it is more.
+
+    Interpolates, since random numbers are spread evenly: about eight passes where bisection takes 31. Every second pass
+    bisects once that has taken too long, so it always ends soon.
+    """
+
+    def unfinished(low: Array, high: Array, counts_high: Array) -> Array:
+        return (counts_high != target) & (high - low > 1)
+
+    def go_on(state: Any) -> Array:
+        _, low, _, high, counts_high = state
+        return jnp.any(unfinished(low, high, counts_high))
+
+    def narrow(state: Any) -> Any:
+        passes, low, counts_low, high, counts_high = state
+        share = (target - counts_low + 0.5) / jnp.maximum(counts_high - counts_low + 1, 1)
+        share = jnp.where((passes >= 6) & (passes % 2 == 0), 0.5, share).astype(jnp.float32)
+        step = ((high - low).astype(jnp.float32) * share).astype(jnp.int32)
+        guess = jnp.clip(low + step, low + 1, jnp.maximum(high - 1, low + 1))
+        guessed = counts(guess)
+        active, enough = unfinished(low, high, counts_high), guessed >= target
+        lower, upper = active & ~enough, active & enough
+        return (
+            passes + 1,
+            jnp.where(lower, guess, low),
+            jnp.where(lower, guessed, counts_low),
+            jnp.where(upper, guess, high),
+            jnp.where(upper, guessed, counts_high),
+        )
+
+    zeros = jnp.zeros_like(high)
+    _, _, _, high, counts_high = lax.while_loop(go_on, narrow, (jnp.int32(0), zeros, zeros, high, counts_high))
+    return high, counts_high
