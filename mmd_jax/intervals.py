@@ -1,0 +1,181 @@
+"""Intervals and multiplicity for the numbers of a report. Plain statistics: nothing here knows what MMD is."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+
+class Interval(NamedTuple):
+    """An estimate with its confidence interval.
+
+    Attributes:
+      estimate: in the unit of the values.
+      low: lower end.
+      high: upper end.
+      level: nominal coverage.
+      num: independent units behind it: trials, values, pairs or groups.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    level: float
+    num: int
+
+
+def binomial_interval(successes: int, n: int, level: float = 0.95) -> Interval:
+    """Clopper–Pearson interval of a proportion: it covers with at least its level, for any n and proportion.
+
+        [Beta⁻¹(α/2; s, n − s + 1), Beta⁻¹(1 − α/2; s + 1, n − s)],  α = 1 − level
+
+    Args:
+      successes: s, in 0 … n.
+      n: trials, at least 1.
+      level: nominal coverage, in (0, 1).
+
+    Returns:
+      The proportion s / n and its interval.
+
+    Raises:
+      ValueError: counts that do not fit, or a level outside (0, 1).
+
+    Example:
+      >>> interval = binomial_interval(8, 10)
+      >>> round(interval.low, 3), round(interval.high, 3)
+      (0.444, 0.975)
+
+    Reference: Clopper and Pearson, Biometrika 1934.
+    """
+    _check_level(level)
+    if n != int(n) or successes != int(successes) or not (n >= 1 and 0 <= successes <= n):
+        raise ValueError(
+            f"{successes} successes in {n} trials: expected whole numbers with 0 <= successes <= n, n >= 1."
+        )
+    successes, n = int(successes), int(n)
+    tail = (1 - level) / 2
+    low = 0.0 if successes == 0 else stats.beta.ppf(tail, successes, n - successes + 1)
+    high = 1.0 if successes == n else stats.beta.ppf(1 - tail, successes + 1, n - successes)
+    return Interval(successes / n, float(low), float(high), level, n)
+
+
+def t_interval(values: Any, level: float = 0.95) -> Interval:
+    """Student's interval of a mean: mean ± t(level; k − 1) · s / √k.
+
+    Over seeds or splits, give one mean a split: a bootstrap of three splits covers .75 where .95 is meant.
+
+    Args:
+      values: independent, shape [k], k >= 2.
+      level: nominal coverage, in (0, 1).
+
+    Returns:
+      The mean and its interval.
+
+    Raises:
+      ValueError: fewer than two values, values that are not finite, or a level outside (0, 1).
+
+    Example:
+      >>> interval = t_interval([1.0, 2.0, 3.0])
+      >>> round(interval.estimate, 3), round(interval.low, 3), round(interval.high, 3)
+      (2.0, -0.484, 4.484)
+    """
+    _check_level(level)
+    values = _check_values("values", values)
+    k = len(values)
+    half = stats.t.ppf((1 + level) / 2, k - 1) * values.std(ddof=1) / np.sqrt(k)
+    mean = values.mean()
+    return Interval(float(mean), float(mean - half), float(mean + half), level, k)
+
+
+def paired_interval(a: Any, b: Any, level: float = 0.95, groups: Sequence[Any] | None = None) -> Interval:
+    """Interval of the mean difference between paired scores, such as two networks' hits on the same rows.
+
+        mean d ± t(level; k − 1) · √(k/(k − 1) · Σ_g (Σ_{i∈g} (d_i − mean d))²) / n,  d = a − b
+
+    Rows of one group (one writer, one document) may depend on each other: the sum over a group is then the unit, and k
+    the number of groups. Without groups every row is its own, and this is `t_interval` of the differences.
+
+    Args:
+      a: score of each row, shape [n].
+      b: score of the same rows, shape [n].
+      level: nominal coverage, in (0, 1).
+      groups: the group of each row, shape [n]: numbers or names.
+
+    Returns:
+      The mean of a − b over rows, and its interval.
+
+    Raises:
+      ValueError: different lengths, fewer than two rows or groups, values that are not finite, or a bad level.
+
+    Example:
+      >>> interval = paired_interval([1, 1, 0, 1], [0, 1, 0, 0])
+      >>> interval.estimate, round(interval.low, 3), round(interval.high, 3)
+      (0.5, -0.419, 1.419)
+
+    Reference: Cameron and Miller, A practitioner's guide to cluster-robust inference, 2015.
+    """
+    _check_level(level)
+    a, b = _check_values("a", a), _check_values("b", b)
+    if len(a) != len(b):
+        raise ValueError(f"a has {len(a)} scores and b has {len(b)}; pairs need as many of each, in the same order.")
+    differences = a - b
+    if groups is None:
+        return t_interval(differences, level)
+    if np.shape(groups) != (len(a),):
+        raise ValueError(f"groups has shape {np.shape(groups)}; expected one label a row, ({len(a)},).")
+    numbers = np.unique(np.asarray(groups), return_inverse=True)[1]
+    k = int(numbers.max()) + 1
+    if k < 2:
+        raise ValueError("all rows are in one group; an interval needs at least two, being independent.")
+    mean = differences.mean()
+    sums = np.bincount(numbers, weights=differences - mean, minlength=k)
+    error = np.sqrt(k / (k - 1) * np.sum(sums**2)) / len(differences)
+    half = stats.t.ppf((1 + level) / 2, k - 1) * error
+    return Interval(float(mean), float(mean - half), float(mean + half), level, k)
+
+
+def holm(pvalues: Any) -> np.ndarray:
+    """p-values adjusted for having tested several hypotheses, by Holm's method, whatever their dependence.
+
+        p̃_(i) = max_{j <= i} min(1, (k − j + 1) p_(j)),  p_(1) <= … <= p_(k)
+
+    Rejecting where p̃ <= α makes one false rejection or more with probability at most α.
+
+    Args:
+      pvalues: shape [k], in [0, 1].
+
+    Returns:
+      Adjusted p-values in the order given. Shape [k].
+
+    Raises:
+      ValueError: values outside [0, 1].
+
+    Example:
+      >>> [round(float(p), 2) for p in holm([0.01, 0.04, 0.03])]
+      [0.03, 0.06, 0.06]
+
+    Reference: Holm, A simple sequentially rejective multiple test procedure, 1979.
+    """
+    pvalues = np.asarray(pvalues, np.float64)
+    if pvalues.ndim != 1 or not ((pvalues >= 0) & (pvalues <= 1)).all():
+        raise ValueError(f"pvalues is {pvalues}; expected a vector of numbers in [0, 1].")
+    order = np.argsort(pvalues, kind="stable")
+    steps = np.minimum(1, (len(pvalues) - np.arange(len(pvalues))) * pvalues[order])
+    adjusted = np.empty_like(pvalues)
+    adjusted[order] = np.maximum.accumulate(steps)
+    return adjusted
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}; expected a number between 0 and 1, such as 0.95.")
+
+
+def _check_values(name: str, values: Any) -> np.ndarray:
+    values = np.asarray(values, np.float64)
+    if values.ndim != 1 or len(values) < 2:
+        raise ValueError(f"{name} has shape {values.shape}; expected a vector of at least two numbers.")
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name} has {int((~np.isfinite(values)).sum())} entries that are NaN or infinite.")
+    return values
