@@ -225,7 +225,7 @@ def _assemble(
         notes.append(f"Images of {data.name} have the size {data.size[0]}x{data.size[1]} (bilinear).")
         xs = [to_format(x, data.size[0], data.size[1], x.shape[3]) for x in xs]
     for kind, x in zip(("training", "test"), xs):
-        if not np.isfinite(x).all():
+        if x.ndim == 2 and not np.isfinite(x).all():
             row, column = np.argwhere(~np.isfinite(x))[0][:2]
             bad = np.count_nonzero(~np.isfinite(x).all(axis=1))
             raise ValueError(

@@ -60,7 +60,8 @@ def open_prepared(name: str, keys: Keys, *, size: tuple[int, int] | None, data_d
             if size is not None:
                 height, width = size
             if 0 < len(whole) * height * width * channels <= _WHOLE_SPLIT_BYTES:
-                return keep((), whole)[chosen]
+                images_of_all = keep((), whole)
+                return images_of_all if len(chosen) == len(whole) else images_of_all[chosen]
             return keep((chosen,), chosen)
 
         return Rows(index[f"{part}_labels"], read, groups)
