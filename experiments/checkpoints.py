@@ -67,7 +67,7 @@ def save(directory: str | os.PathLike[str], step: int, tree: Tree, about: Mappin
     if not arrays:
         raise ValueError("there is nothing to save: the tree has no arrays")
     temporary, final = directory / f"{_UNFINISHED}{step:08d}", directory / f"{step:08d}"
-    _remove(temporary)
+    shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     _write_orbax(temporary / "arrays", {name: array for name, array in arrays.items() if array.size})
     _seal(temporary, "checkpoint.json", {"step": step, "about": about}, arrays)
@@ -125,9 +125,9 @@ def save_model(path: str | os.PathLike[str], variables: Tree, description: Mappi
     """
     path = Path(path)
     temporary = path.with_name(f"{_UNFINISHED}{path.name}")
-    _remove(temporary)
-    temporary.mkdir(parents=True)
     arrays = flatten(variables)
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
     _write_orbax(temporary / "variables", _nest(variables, arrays))
     _seal(temporary, "description.json", description, arrays)
     _publish(temporary, path)
@@ -146,7 +146,7 @@ def load_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], di
     if not path.is_dir():
         raise ValueError(f"there is no folder {path}")
     if not (path / "description.json").exists():
-        return _read_orbax(path), {}
+        return _read_orbax(path, foreign=True), {}
     try:
         content, arrays = _read_sealed(path, "description.json", "variables")
     except (ValueError, OSError) as error:
@@ -160,7 +160,12 @@ def tree_hashes(tree: Tree) -> dict[str, str]:
 
 
 def flatten(tree: Tree) -> dict[str, np.ndarray]:
-    """Every leaf as a numpy array, by its "/"-joined path; typed keys as their data."""
+    """Every leaf as a numpy array, by its "/"-joined path; typed keys as their data.
+
+    Raises:
+      TypeError: a leaf is no array of numbers.
+      ValueError: two leaves have the same path.
+    """
     arrays: dict[str, np.ndarray] = {}
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     host = jax.device_get([jax.random.key_data(leaf) if _is_key(leaf) else leaf for _, leaf in leaves])
@@ -168,7 +173,10 @@ def flatten(tree: Tree) -> dict[str, np.ndarray]:
         name = _name(path)
         if name in arrays:
             raise ValueError(f"two leaves of the tree have the same path {name!r}; rename one")
-        arrays[name] = np.asarray(leaf)
+        array = np.asarray(leaf)
+        if array.dtype.kind in "OSUMm":
+            raise TypeError(f"leaf {name!r} of the tree is a {type(leaf).__name__}, not an array of numbers")
+        arrays[name] = array.astype(array.dtype.newbyteorder("="), copy=False)
     return arrays
 
 
@@ -186,7 +194,7 @@ def fill(like: Tree, arrays: Mapping[str, np.ndarray]) -> Tree:
         lines = "\n".join(
             f"  {n}: {there.get(n, 'nothing')} there, {here.get(n, 'nothing')} expected" for n in names[:10]
         )
-        raise ValueError(f"{len(names)} of {len(here)} leaves differ:\n{lines}" + ("\n  …" if len(names) > 10 else ""))
+        raise ValueError(f"{len(names)} leaves differ:\n{lines}" + ("\n  …" if len(names) > 10 else ""))
     return jax.tree_util.tree_unflatten(structure, [_like(leaf, arrays[_name(path)]) for path, leaf in leaves])
 
 
@@ -202,15 +210,23 @@ def _like(leaf: Any, array: np.ndarray) -> Any:
         return array.item()
     if isinstance(leaf, np.ndarray | np.generic):
         return array
+    if getattr(leaf, "weak_type", False) and not array.shape:
+        return jnp.asarray(array.item())  # stays weak: it must promote as it did before
     value = jnp.array(array)
     if _is_key(leaf):
-        value = jax.random.wrap_key_data(value, impl=jax.random.key_impl(leaf))
+        value = jax.random.wrap_key_data(value, impl=_key_impl(leaf))
     sharding = getattr(leaf, "sharding", None)
     return jax.device_put(value, sharding) if sharding is not None and len(sharding.device_set) > 1 else value
 
 
 def _is_key(leaf: Any) -> bool:
     return jnp.issubdtype(getattr(leaf, "dtype", np.float32), jax.dtypes.prng_key)
+
+
+def _key_impl(leaf: Any) -> Any:
+    found = []
+    jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), leaf)  # abstract keys only tell under tracing
+    return found[0]
 
 
 def _name(path: tuple[Any, ...]) -> str:
@@ -248,19 +264,24 @@ def _steps(directory: Path) -> list[tuple[int, Path]]:
 
 
 def _publish(temporary: Path, final: Path) -> None:
-    """Gives a complete folder its name; one that has it already (of a run that was cut off) makes room."""
-    _remove(final)
+    """Gives a complete folder its name; one that has the name already makes room."""
+    discarded = _discard(final)
     os.rename(temporary, final)
     sync_folder(final.parent)
+    shutil.rmtree(discarded, ignore_errors=True)
 
 
 def _remove(path: Path) -> None:
-    """Removes a folder; renamed first, so that a half-removed one is never taken for a checkpoint."""
+    shutil.rmtree(_discard(path), ignore_errors=True)
+
+
+def _discard(path: Path) -> Path:
+    """Takes a folder's name away in one step, so that a half-removed one is never taken for a checkpoint."""
+    discarded = path.with_name(f"{_DISCARDED}{path.name}")
+    shutil.rmtree(discarded, ignore_errors=True)
     if path.exists():
-        discarded = path.with_name(f"{_DISCARDED}{path.name.lstrip('.')}")
-        shutil.rmtree(discarded, ignore_errors=True)
         os.rename(path, discarded)
-        shutil.rmtree(discarded)
+    return discarded
 
 
 def _seal(folder: Path, name: str, content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
@@ -287,7 +308,7 @@ def _read_sealed(folder: Path, name: str, orbax: str) -> tuple[dict[str, Any], d
     # Orbax can't hold arrays of size zero; their shape says it all.
     arrays = {n: np.zeros(a["shape"], a["dtype"]) for n, a in saved.items() if 0 in a["shape"]}
     if len(arrays) < len(saved):
-        arrays |= _read_orbax(folder / orbax)
+        arrays |= _read_orbax(folder / orbax, foreign=False)
     if set(arrays) != set(saved):
         raise ValueError(f"{orbax} holds other arrays than were saved: {sorted(set(arrays) ^ set(saved))[:5]}")
     for n, array in arrays.items():
@@ -309,35 +330,46 @@ def _write_orbax(path: Path, tree: dict[str, Any]) -> None:
     if not tree:
         return
     context = ocp.Context()
-    # Values are checked by our own hashes, and are on the host: these only cost time.
+    # Our own hashes check the values, the arrays are on the host, and weights hardly compress: these only cost time.
     context.array.saving.enable_post_merge_validation = False
     context.array.saving.enable_write_sharding_file = False
+    context.array.saving.use_compression = False
     with _quiet(), context:
         ocp.save(path.absolute(), tree)
 
 
-def _read_orbax(path: Path) -> dict[str, np.ndarray]:
-    """Every array of an Orbax folder by its "/"-joined path, on the host: without the devices it was saved from."""
+def _read_orbax(path: Path, *, foreign: bool) -> dict[str, np.ndarray]:
+    """Every array of an Orbax folder by its "/"-joined path, on the host."""
     path = path.absolute()
     try:
         with _quiet():
-            tree = ocp.load(path)
+            host = None  # ours were saved from the host, and come back there
+            if foreign:  # asked for numpy arrays, Orbax needs none of the devices that the arrays were saved from
+                shapes = ocp.metadata(path).metadata
+                host = jax.tree.map(lambda a: np.empty(a.shape, a.dtype) if hasattr(a, "shape") else a, shapes)
+            tree = ocp.load(path, host)
+    except ocp.errors.InvalidLayoutError:
+        raise ValueError(
+            f"{path} is not an Orbax checkpoint; give the folder that holds _CHECKPOINT_METADATA"
+        ) from None
     # Damaged and foreign folders raise nearly anything in Orbax and TensorStore.
     except Exception as error:
         reason = str(error).strip().split("\n")[0][:300] or type(error).__name__
         raise ValueError(f"Orbax can't read {path}: {reason}") from error
-    return {name: array for name, array in flatten(tree).items() if array.dtype.kind not in "OUS"}
+    return flatten(jax.tree.map(lambda leaf: None if isinstance(leaf, str) else leaf, tree))
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps Orbax's log and warnings (about sharding, topology, temporary folders) away from the user."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(), logging.getLogger("absl")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)  # what goes wrong is raised
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)

@@ -2,10 +2,17 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sized
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Sized
+from typing import Protocol, TypeVar
 
 T = TypeVar("T")
+
+
+class Show(Protocol):
+    """Shows how much is done, with a note (a loss, a name); the note None, at the end, removes the line."""
+
+    def __call__(self, done: float, note: str | None = "") -> None: ...
+
 
 _PATIENCE = 2.0  # seconds before the first line
 _INTERVAL = 0.1  # seconds between two lines
@@ -31,13 +38,13 @@ def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[
         show(done, None)
 
 
-def progress(label: str, total: int | None = None) -> Callable[[int, str | None], None]:
-    """Returns show(done, note): call it with how much is done, at the end with note=None, which removes the line."""
+def progress(label: str, total: float | None = None) -> Show:
+    """Returns show(done, note), to be called as the work goes on, and at the end with note=None."""
     start = time.monotonic()
     last = start + _PATIENCE - _INTERVAL
     shown = False
 
-    def show(done: int, note: str | None = "") -> None:
+    def show(done: float, note: str | None = "") -> None:
         nonlocal last, shown
         now = time.monotonic()
         if note is None:
@@ -51,7 +58,7 @@ def progress(label: str, total: int | None = None) -> Callable[[int, str | None]
     return show
 
 
-def line(label: str, done: int, total: int | None, seconds: float) -> str:
+def line(label: str, done: float, total: float | None, seconds: float) -> str:
     """The text of one line: what, how much, how fast, how much longer."""
     rate = done / seconds if seconds > 0 else 0.0
     text = f"{label}  {done:g}" + (f"/{total:g}" if total is not None else "")

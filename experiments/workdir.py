@@ -223,9 +223,14 @@ def plain(obj: Any) -> Any:
         return [plain(value) for value in obj]
     if isinstance(obj, os.PathLike):
         return os.fspath(obj)
-    if isinstance(obj, str | bytes | set | frozenset) or not hasattr(obj, "__array__"):
+    if isinstance(obj, str):
+        return str(obj)  # numpy's
+    if isinstance(obj, bytes | set | frozenset) or not hasattr(obj, "__array__"):
         raise TypeError(f"JSON can't hold a {type(obj).__name__}: {obj!r}")
-    return plain(np.asarray(obj).tolist())
+    array = np.asarray(obj)
+    if array.dtype.kind == "V":  # bfloat16 and its like, whose items are no Python numbers
+        array = array.astype(np.float32)
+    return plain(array.tolist())
 
 
 def _dumps(obj: Any, indent: int | None = None) -> str:
