@@ -40,9 +40,11 @@ def gram(rows, bandwidths):
     return sum(np.exp(-squared / (2 * float(bandwidth) ** 2)) for bandwidth in bandwidths)
 
 
-def mmd2_unbiased_of_split(K, in_x):
-    """From a full Gram matrix and a boolean membership vector."""
-    K, in_x = K - np.diag(np.diag(K)), np.asarray(in_x, bool)
-    m, n = in_x.sum(), (~in_x).sum()
-    xx, yy, xy = K[np.ix_(in_x, in_x)].sum(), K[np.ix_(~in_x, ~in_x)].sum(), K[np.ix_(in_x, ~in_x)].sum()
-    return xx / (m * (m - 1)) + yy / (n * (n - 1)) - 2 * xy / (m * n)
+def mmd2_unbiased_of_splits(K, columns):
+    """From a full Gram matrix and 0/1 membership columns: three plain quadratic forms a column."""
+    K = K - np.diag(np.diag(K))
+    X = np.asarray(columns, np.float64)
+    Y = 1 - X
+    m, n = X.sum(0), Y.sum(0)
+    KX, KY = K @ X, K @ Y
+    return (X * KX).sum(0) / (m * (m - 1)) + (Y * KY).sum(0) / (n * (n - 1)) - 2 * (X * KY).sum(0) / (m * n)

@@ -101,7 +101,7 @@ def split_sums(pooled: Pooled, columns: Int8[Array, "N C"], bandwidth: Float[Arr
 
 def prepare(pooled: Pooled, columns: Int8[Array, "N C"], bandwidth: Float[Array, " k"], kernel: Kernel) -> Problem:
     """Centre the rows where that changes no kernel value, and estimate the shift."""
-    blocks, count = pooled.blocks, pooled.count
+    blocks, count = jnp.asarray(pooled.blocks), pooled.count
     b, t, d = blocks.shape
     # ‖a‖² + ‖b‖² − 2ab loses what the rows have in common.
     if kernel.translation_invariant:

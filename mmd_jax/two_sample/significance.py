@@ -91,7 +91,7 @@ def permutation_test(
         missing = "groups_y" if groups_y is None else "groups_x"
         raise ValueError(f"{missing} is missing; give the groups of both samples, or of neither.")
     traced = is_traced(key, x, y, bandwidth, alpha, groups_x, groups_y)
-    _check_knobs(key, alpha, num_permutations, "num_permutations")
+    _check_knobs(key, alpha, num_permutations)
     pooled = pool(x, y, pad=not traced)
     groups = None if groups_x is None else _number_groups(groups_x, groups_y, pooled, alpha)
     bandwidth = resolve_bandwidth(bandwidth, pooled.blocks, pooled.count)
@@ -109,7 +109,7 @@ def wild_bootstrap_test(
     *,
     bandwidth: ArrayLike | None = None,
     alpha: ArrayLike = 0.05,
-    num_bootstraps: int = 999,
+    num_permutations: int = 999,
     kernel: Kernel = gaussian,
     return_null: bool = False,
 ) -> TwoSampleResult:
@@ -127,7 +127,7 @@ def wild_bootstrap_test(
       y: sample of Q, shape [n, d].
       bandwidth: of the kernel, or several [k] to sum over; none: `median_bandwidth` of the pooled rows.
       alpha: level, in (0, 1), at least 1 / (B + 1).
-      num_bootstraps: B.
+      num_permutations: B, how many sets of swaps.
       kernel: which kernel.
       return_null: whether to return the B resampled statistics.
 
@@ -149,7 +149,7 @@ def wild_bootstrap_test(
     COLT 2012.
     """
     traced = is_traced(key, x, y, bandwidth, alpha)
-    _check_knobs(key, alpha, num_bootstraps, "num_bootstraps")
+    _check_knobs(key, alpha, num_permutations)
     pooled = pool(x, y, pad=not traced)
     if pooled.m != pooled.n:
         raise ValueError(
@@ -160,27 +160,27 @@ def wild_bootstrap_test(
     alpha = alpha if is_traced(alpha) else np.asarray(alpha, pooled.blocks.dtype)
     return _run(
         key, pooled, None, bandwidth, alpha,
-        num=num_bootstraps, kernel=kernel, resample=_swap, return_null=return_null,
+        num=num_permutations, kernel=kernel, resample=_swap, return_null=return_null,
     )  # fmt: skip
 
 
-def _check_knobs(key: Any, alpha: Any, num: Any, name: str) -> None:
+def _check_knobs(key: Any, alpha: Any, num: Any) -> None:
     if not (hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
         raise TypeError(f"key is {type(key).__name__}; expected a typed key, as jax.random.key(seed) makes it.")
     if key.shape != ():
         raise ValueError(f"key has shape {key.shape}; expected one key. For many tests, use jax.vmap over the keys.")
     if isinstance(num, bool) or not isinstance(num, int | np.integer):
-        raise TypeError(f"{name} is {num!r}; expected a plain integer, since it is a shape.")
+        raise TypeError(f"num_permutations is {num!r}; expected a plain integer, since it is a shape.")
     if num < 1:
-        raise ValueError(f"{name} is {num}; expected at least 1.")
+        raise ValueError(f"num_permutations is {num}; expected at least 1.")
     if is_traced(alpha):
         return
     if not (np.ndim(alpha) == 0 and 0 < float(alpha) < 1):
         raise ValueError(f"alpha is {alpha}; expected one number between 0 and 1, the level of the test.")
     if _allowed(np.float64(alpha), num) < 1:
         raise ValueError(
-            f"alpha is {alpha}, below 1 / ({name} + 1) = 1 / {num + 1}, the smallest possible p-value: nothing could "
-            f"ever be rejected. Use at least {math.ceil(1 / float(alpha)) - 1} resamples, or a larger alpha."
+            f"alpha is {alpha}, below 1 / (num_permutations + 1) = 1 / {num + 1}, the smallest possible p-value: nothing could "
+            f"ever be rejected. Use at least {math.ceil(1 / float(alpha)) - 1} permutations, or a larger alpha."
         )
 
 

@@ -1,0 +1,82 @@
+"""Kernels: the tile against the pair, and the median bandwidth against a sort of all distances."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmd_jax.two_sample import gaussian, median_bandwidth
+from mmd_jax.two_sample.kernels import MEDIAN_ROWS, gaussian_pair, gaussian_tile
+from tests import reference
+
+
+def rows(seed, *shape, dtype=np.float32):
+    return np.random.default_rng(seed).normal(size=shape).astype(dtype)
+
+
+@pytest.mark.parametrize("bandwidth", [[1.0], [0.5, 1.0, 4.0]])
+def test_tile_is_the_pair_for_all_pairs(bandwidth):
+    a, b = jnp.asarray(rows(0, 7, 3)), jnp.asarray(rows(1, 5, 3))
+    bandwidth = jnp.asarray(bandwidth)
+    pairs = jax.vmap(jax.vmap(gaussian_pair, (None, 0, None)), (0, None, None))(a, b, bandwidth)
+    np.testing.assert_allclose(gaussian_tile(a, b, bandwidth), pairs, rtol=1e-5)
+    assert float(pairs[2, 3]) == pytest.approx(reference.gaussian(a[2], b[3], bandwidth), rel=1e-5)
+
+
+def test_several_bandwidths_are_summed():
+    a, b = jnp.asarray(rows(0, 4, 2)), jnp.asarray(rows(1, 4, 2))
+    each = sum(gaussian_tile(a, b, jnp.asarray([s])) for s in (0.5, 1.0, 4.0))
+    np.testing.assert_allclose(gaussian_tile(a, b, jnp.asarray([0.5, 1.0, 4.0])), each, rtol=1e-6)
+
+
+def test_derivative_is_finite_at_coincident_points():
+    a = jnp.ones((3, 2))
+    gradient = jax.grad(lambda a: gaussian.tile(a, jnp.ones((3, 2)), jnp.ones(1)).sum())(a)
+    np.testing.assert_array_equal(gradient, 0)
+
+
+@pytest.mark.parametrize("count", [2, 3, 10, 65, 130])
+def test_median_bandwidth_is_the_median_distance(count):
+    pooled = rows(count, count, 3)
+    assert float(median_bandwidth(pooled)) == pytest.approx(reference.median_distance(pooled), rel=1e-5)
+    assert float(jax.jit(median_bandwidth)(pooled)) == pytest.approx(reference.median_distance(pooled), rel=1e-5)
+
+
+def test_median_bandwidth_in_float64():
+    pooled = rows(0, 40, 3, dtype=np.float64) + 100
+    with jax.enable_x64(True):
+        assert float(median_bandwidth(pooled)) == pytest.approx(reference.median_distance(pooled), rel=1e-12)
+
+
+def test_median_bandwidth_of_many_rows_is_near_that_of_all_and_blind_to_their_order():
+    pooled = np.concatenate([rows(0, 1500, 4), 1 + rows(1, 1500, 4)])
+    assert len(pooled) > MEDIAN_ROWS
+    found = float(median_bandwidth(pooled))
+    # 1,024 rows: the standard error of a median of distances is about 1 %.
+    assert found == pytest.approx(reference.median_distance(pooled[::5]), rel=0.05)
+    # The subsample is chosen by contents: labels, which only say where a row stands, can't reach it.
+    shuffled = np.random.default_rng(2).permutation(pooled)
+    assert float(median_bandwidth(shuffled)) == pytest.approx(found, rel=1e-5)
+    assert float(jax.jit(median_bandwidth)(pooled)) == pytest.approx(found, rel=1e-5)
+
+
+def test_median_bandwidth_scales_and_ignores_translation():
+    pooled = rows(0, 50, 3)
+    found = float(median_bandwidth(pooled))
+    assert float(median_bandwidth(1e-3 * pooled)) == pytest.approx(1e-3 * found, rel=1e-5)
+    assert float(median_bandwidth(pooled + 64)) == pytest.approx(found, rel=1e-3)
+
+
+@pytest.mark.parametrize("pooled", [np.full((10, 3), 0.1), np.repeat(np.eye(10)[:2], [9, 1], axis=0)])
+def test_no_median_bandwidth_without_distances(pooled):
+    with pytest.raises(ValueError, match="median distance of the pooled rows is 0"):
+        median_bandwidth(pooled)
+    assert np.isnan(jax.jit(median_bandwidth)(pooled))
+
+
+def test_median_bandwidth_of_bad_traced_rows_is_nan():
+    pooled = rows(0, 10, 3)
+    pooled[3, 1] = np.nan
+    assert np.isnan(jax.jit(median_bandwidth)(pooled))
+    with pytest.raises(ValueError, match="pooled has 1 rows with NaN or infinite entries .the first is row 3"):
+        median_bandwidth(pooled)
