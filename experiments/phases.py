@@ -16,6 +16,7 @@ import numpy as np
 
 from experiments import evaluation, networks, results, sources, workdir
 from experiments.config import Config, Training
+from experiments.datasets.select import split_rows
 from experiments.fits import Arm, adapt
 from mmd_jax.models.layered import Network
 from mmd_jax.transfer import decision, finetune, profile
@@ -163,7 +164,7 @@ def save_splits(directory: Path, data: Loaded) -> None:
 
 def split(data: sources.Dataset, training: Training, seed: int) -> tuple[Rows, Rows]:
     """Training and validation rows, stratified or by whole groups."""
-    kept, held = sources.split_rows(data.train_y, data.train_groups, fraction=training.validation_fraction, seed=seed)
+    kept, held = split_rows(data.train_y, data.train_groups, fraction=training.validation_fraction, seed=seed)
     return Rows(data.train_x[kept], data.train_y[kept]), Rows(data.train_x[held], data.train_y[held])
 
 

@@ -38,7 +38,7 @@ def dense(units: int, *, relu: bool = True) -> Layer:
         return {"kernel": kernel, "bias": jnp.zeros(units, x.dtype)}
 
     def apply(params, x: Array) -> Array:
-        y = x.reshape(x.shape[0], math.prod(x.shape[1:])) @ params["kernel"] + params["bias"]
+        y = x.reshape(x.shape[0], math.prod(x.shape[1:])) @ params["kernel"] + params["bias"][None]
         return jax.nn.relu(y) if relu else y
 
     return Layer(init, apply)

@@ -4,7 +4,7 @@ What leaves the generator is a value: the caller prints, saves, or stops. A stat
 bit for bit as if it had never left, because a step always runs in the same compiled form.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -268,16 +268,31 @@ def run_chunk(
     start: int = 0,
 ) -> tuple[TrainState, dict[str, Array]]:
     """`train_step` over the leading axis of x [steps, batch, ...] and y [steps, batch]; metrics are means over the steps."""
-    labels = stage_labels(state.variables["params"], stage)
+    step = make_step(network, stage, recipe, state.variables["params"], start=start)
+    state, metrics = jax.lax.scan(lambda state, batch: step(state, batch, key), state, (x, y))
+    return state, jax.tree.map(lambda values: values.mean(), metrics)
+
+
+def make_step(
+    network: Network, stage: Stage, recipe: Recipe, params: Tree, *, start: int = 0
+) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
+    """`train_step` for one stage: a pure function (state, (x [batch, ...], y [batch]), key) -> (state, metrics).
+
+    Args:
+      network: the network.
+      stage: what is frozen and what is trained, at which share of the learning rate.
+      recipe: optimizer, clipping and precision.
+      params: the network's parameters, for their names only.
+      start: the layer whose inputs x are.
+    """
+    labels = stage_labels(params, stage)
     trained = tuple(name for name, _ in stage.trained)
-    step = partial(
+    return partial(
         train_step,
         loss=classification_loss(network, trained, start=start, dtype=recipe.precision),
         optimizer=_optimizer(labels, recipe),
         labels=labels,
     )
-    state, metrics = jax.lax.scan(lambda state, batch: step(state, batch, key), state, (x, y))
-    return state, jax.tree.map(lambda values: values.mean(), metrics)
 
 
 def _optimizer(labels: Tree, recipe: Recipe) -> optax.GradientTransformationExtraArgs:

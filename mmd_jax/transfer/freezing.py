@@ -31,13 +31,10 @@ def freeze_labels(params: Tree, frozen: Sequence[str]) -> Tree:
       >>> freeze_labels({"conv1": {"kernel": 0.0}, "head": {"kernel": 0.0}}, ["conv1"])
       {'conv1': {'kernel': 'frozen'}, 'head': {'kernel': 'trained'}}
     """
-    paths = leaves.named_leaves({"params": params})
-    if unmatched := [name for name in frozen if not any(leaves.owns(name, path) for path in paths)]:
-        there = dict.fromkeys(path.removeprefix("params/").rpartition("/")[0] or path for path in paths)
-        raise ValueError(f"no parameter lies under {', '.join(map(repr, unmatched))}; there are {', '.join(there)}")
+    frozen = tuple(frozen)
+    leaves.take({"params": params}, frozen)  # an error where a prefix matches nothing
     return jax.tree_util.tree_map_with_path(
-        lambda path, _: FROZEN if any(leaves.owns(name, f"params/{leaves.path_name(path)}") for name in frozen) else TRAINED,
-        params,
+        lambda path, _: FROZEN if leaves.layer_of(leaves.path_name(path), frozen) else TRAINED, params
     )
 
 
@@ -70,7 +67,10 @@ def stage_labels(params: Tree, stage: Stage) -> Tree:
       ValueError: if a leaf belongs to no layer of the stage.
     """
     labels = {**dict.fromkeys(stage.frozen, FROZEN), **{name: str(rate) for name, rate in stage.trained}}
-    return leaves.map_layers(lambda layer, _: labels[layer], {"params": params}, tuple(labels))["params"]
+    leaves.check_cover({"params": params}, tuple(labels))
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: labels[str(leaves.layer_of(leaves.path_name(path), labels))], params
+    )
 
 
 def staged_optimizer(

@@ -1,0 +1,84 @@
+"""What a training step costs before it is run in earnest: compiled FLOPs, memory, and measured time."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from mmd_jax.models.layered import Network
+from mmd_jax.transfer import finetune
+from mmd_jax.transfer.finetune import Recipe, Rows
+from mmd_jax.transfer.train import TrainState
+from mmd_jax.types import Stage, Variables
+
+STEPS = 4  # in a timed chunk
+
+
+class Cost(NamedTuple):
+    """Of one training step.
+
+    Attributes:
+      flops: floating-point operations of the compiled step, as XLA counts them.
+      seconds: the least measured over a few chunks, validation left out.
+      megabytes: parameters, optimizer state, batch and temporaries of a compiled chunk.
+    """
+
+    flops: float
+    seconds: float
+    megabytes: float
+
+
+def step_cost(
+    network: Network,
+    variables: Variables,
+    stage: Stage,
+    rows: Rows,
+    recipe: Recipe,
+    *,
+    start: int = 0,
+    norm: bool = True,
+    repeats: int = 3,
+) -> Cost:
+    """Measures the step of one stage.
+
+    Args:
+      network: the network.
+      variables: its variables.
+      stage: what is frozen and trained.
+      rows: inputs of layer `start`; one batch is used.
+      recipe: batch size, clipping, precision.
+      start: the layer whose inputs the rows are.
+      norm: whether the gradient's norm is logged, as training does.
+      repeats: timed chunks of `STEPS` steps.
+    """
+    index = finetune.data_order(jax.random.key(0), len(rows.y), 0, STEPS, min(recipe.batch_size, len(rows.y)))
+    x, y = rows.x[index], rows.y[index]
+    state = finetune.begin_fit(network, variables, stage, Rows(rows.x[:1], rows.y[:1]), learning_rate=1e-3, recipe=recipe, start=start)
+    step = partial(finetune.make_step(network, stage, recipe, state.train.variables["params"], start=start), key=jax.random.key(0))
+
+    def one(state: TrainState, batch: Any) -> Any:
+        after, metrics = step(state, batch)
+        return (after, metrics) if norm else after
+
+    def many(state: TrainState, batches: Any) -> Any:
+        def body(state: TrainState, batch: Any) -> Any:
+            after = one(state, batch)
+            return after if norm else (after, None)
+
+        return jax.lax.scan(body, state, batches)
+
+    analysis = jax.jit(one).lower(state.train, (x[0], y[0])).compile().cost_analysis()
+    chunk = jax.jit(many).lower(state.train, (x, y)).compile()
+    memory = chunk.memory_analysis()
+    size = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes if memory else 0
+    seconds = min(_seconds(lambda: chunk(state.train, (x, y))) for _ in range(repeats + 1)) / STEPS
+    return Cost(float((analysis or {}).get("flops", np.nan)), seconds, size / 1e6)
+
+
+def _seconds(run: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    jax.block_until_ready(run())
+    return time.perf_counter() - start

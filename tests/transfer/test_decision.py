@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+
+from mmd_jax.models.cnn8 import cnn8
+from mmd_jax.transfer.decision import PATENT, QUADRANT, REGIMES, decide, similarity, stages_of
+from mmd_jax.types import Similarity, TwoSampleResult
+
+NETWORK = cnn8(10, width=2)
+KINDS = ("similar", "different", "undecided", "unknown")
+
+
+def plan(rule, kind, rows, **settings):
+    return decide(rule, Similarity(kind, "a test"), NETWORK, num_rows=rows, num_classes=10, **settings)
+
+
+# The sources' own tables, written out once more from the documents.
+@pytest.mark.parametrize(
+    "rule, kind, rows, regime, frozen",
+    [
+        ("patent", "similar", 4_999, "linear_probe", 7),
+        ("patent", "similar", 10_001, "finetune_all", 0),
+        ("patent", "different", 10_001, "finetune_all", 0),
+        ("patent", "different", 4_999, "from_scratch", 0),
+        ("patent", "similar", 5_000, "lp_ft", 7),
+        ("patent", "different", 10_000, "finetune_all", 0),
+        ("quadrant", "different", 10_000, "finetune_all", 0),
+        ("quadrant", "similar", 10_000, "finetune_top", 3),
+        ("quadrant", "different", 9_999, "finetune_top", 2),
+        ("quadrant", "similar", 9_999, "finetune_top", 5),
+    ],
+)
+def test_rules_say_what_the_sources_say(rule, kind, rows, regime, frozen):
+    chosen = plan(rule, kind, rows)
+    assert chosen.regime == regime
+    assert len(chosen.stages[0].frozen) == frozen
+    assert chosen.reason.count(".") == 1 and chosen.reason.endswith(".")
+
+
+@pytest.mark.parametrize("rule", ["patent", "quadrant"])
+@pytest.mark.parametrize("rows", [100, 7_000, 50_000])
+def test_what_is_not_known_to_be_similar_takes_the_dissimilar_row(rule, rows):
+    different = plan(rule, "different", rows)
+    assert plan(rule, "undecided", rows) == plan(rule, "unknown", rows) == different
+    assert plan(rule, "similar", rows) != different or (rule == "patent" and rows == 50_000)
+
+
+def test_small_and_different_freezes_less_than_large_and_similar_and_augments():
+    small_different, large_similar = plan("quadrant", "different", 100), plan("quadrant", "similar", 50_000)
+    assert len(small_different.stages[0].frozen) < len(large_similar.stages[0].frozen)
+    assert small_different.stages[0].augment and not large_similar.stages[0].augment
+
+
+def test_thresholds_are_settings():
+    assert plan("patent", "similar", 4_999, small=100, large=200).regime == "finetune_all"
+    assert plan("quadrant", "similar", 100, small_per_class=10).regime == "finetune_top"
+    assert len(plan("quadrant", "similar", 100, num_frozen=1).stages[0].frozen) == 1
+
+
+@pytest.mark.parametrize("regime", REGIMES)
+def test_each_layer_is_frozen_or_trained_in_order_and_pretrained_layers_learn_slower(regime):
+    for stage in stages_of(regime, NETWORK.layers, num_frozen=3, pretrained_rate=0.2):
+        assert stage.frozen + tuple(name for name, _ in stage.trained) == NETWORK.layers
+        for name, rate in stage.trained:
+            new = name in stage.reinitialised
+            assert rate == (1.0 if new else 0.2)
+
+
+def test_tables_have_no_cell_missing():
+    assert set(PATENT) == {(size, kind) for size in ("small", "medium", "large") for kind in ("similar", "different")}
+    assert set(QUADRANT) == {(size, kind) for size in ("small", "large") for kind in ("similar", "different")}
+    assert {choice.regime for choice in (*PATENT.values(), *QUADRANT.values())} <= set(REGIMES)
+
+
+@pytest.mark.parametrize("pvalue, reject, kind", [(0.001, True, "different"), (0.5, False, "similar"), (np.nan, False, "undecided")])
+def test_similarity_reads_the_decision_of_the_test(pvalue, reject, kind):
+    result = TwoSampleResult(*map(np.asarray, (0.1, pvalue, 0.05, reject, 0.3, [1.0])))
+    found = similarity(result, representation="conv3", alpha=0.05, m=30, n=40)
+    assert found.kind == kind
+    assert "conv3" in found.evidence and (kind == "undecided" or "30" in found.evidence)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: plan("nearest", "similar", 10), "unknown rule 'nearest'; there are patent, quadrant"),
+        (lambda: plan("patent", "close", 10), "similarity.kind is 'close'"),
+        (lambda: plan("patent", "similar", 10, small=20, large=10), "small = 20 and large = 10"),
+        (lambda: stages_of("freeze", ("a",)), "unknown regime 'freeze'; there are linear_probe"),
+        (lambda: stages_of("finetune_top", ("a", "b"), num_frozen=2), "num_frozen = 2.*expected 0 … 1"),
+        (lambda: stages_of("finetune_top", ("a", "b"), num_frozen=-1), "num_frozen = -1"),
+        (lambda: stages_of("finetune_all", ("a", "b"), pretrained_rate=0.0), "pretrained_rate = 0.0"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,178 @@
+import jax
+import numpy as np
+import pytest
+
+from mmd_jax.models.cnn8 import cnn8
+from mmd_jax.models.mlp import mlp
+from mmd_jax.models.whole import from_functions
+from mmd_jax.transfer import finetune as ft
+from mmd_jax.transfer.decision import REGIMES, stages_of
+from mmd_jax.transfer.finetune import Recipe, Rows, data_order, fit, begin_fit, finetune, schedule, with_caching
+from mmd_jax.types import Plan, Stage
+
+
+def images(count=48, classes=3, seed=0):
+    """Uint8 images that a small network can learn: each class is bright somewhere else."""
+    random = np.random.default_rng(seed)
+    y = np.arange(count, dtype=np.int32) % classes
+    x = random.integers(0, 80, (count, 8, 8, 1))
+    for row, label in zip(x, y):
+        row[label * 2 : label * 2 + 2] += 150
+    return Rows(x.astype(np.uint8), y)
+
+
+def network_on_bytes(width=4):
+    from mmd_jax.models.layered import preprocessed
+
+    return preprocessed(cnn8(3, width=width), scaled)
+
+
+def scaled(x):
+    return x.astype("float32") / 255
+
+
+NETWORK = network_on_bytes()
+TRAIN, VALID = images(), images(24, seed=1)
+VARIABLES = NETWORK.init(jax.random.key(5), jax.numpy.asarray(TRAIN.x))
+FAST = Recipe(epochs=4, batch_size=16, patience=4)
+
+
+def plan(regime, **settings):
+    return Plan("given", regime, stages_of(regime, NETWORK.layers, **settings), "a test")
+
+
+@pytest.mark.parametrize("regime", REGIMES)
+def test_every_regime_learns_and_changes_only_what_it_may(regime):
+    chosen = plan(regime, num_frozen=3)
+    recipe = Recipe(epochs=15, batch_size=16, patience=15)
+    outcome = list(finetune(jax.random.key(1), NETWORK, VARIABLES, chosen, TRAIN, VALID, learning_rate=1e-2, recipe=recipe))
+    state, metrics = outcome[-1]
+    assert metrics["valid_accuracy"] > 0.8
+    assert metrics["stage"] == len(chosen.stages) - 1
+    ever_trained = {name for stage in chosen.stages for name, _ in stage.trained}
+    for name in set(NETWORK.layers) - ever_trained:
+        for a, b in zip(jax.tree.leaves(VARIABLES["params"][name]), jax.tree.leaves(state.best["params"][name])):
+            assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+def leaves_equal(a, b):
+    return all(np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def test_a_resumed_fit_repeats_an_undisturbed_one_bit_for_bit():
+    stage = plan("finetune_top", num_frozen=2).stages[0]
+    begin = begin_fit(NETWORK, VARIABLES, stage, VALID, learning_rate=1e-2, recipe=FAST)
+    key = jax.random.key(2)
+    whole = [state for state, _ in fit(key, NETWORK, begin, stage, TRAIN, VALID, recipe=FAST)]
+    assert len(whole) == 4
+    for stop in range(len(whole)):
+        # Through the host, as a checkpoint would.
+        saved = jax.tree.map(jax.numpy.asarray, jax.tree.map(np.asarray, whole[stop]))
+        resumed = [state for state, _ in fit(key, NETWORK, saved, stage, TRAIN, VALID, recipe=FAST)]
+        assert len(resumed) == len(whole) - stop - 1
+        assert all(leaves_equal(a, b) for a, b in zip(resumed, whole[stop + 1 :], strict=True))
+
+
+def test_the_best_state_is_the_one_with_the_lowest_validation_loss_the_start_included():
+    stage = plan("finetune_all").stages[0]
+    begin = begin_fit(NETWORK, VARIABLES, stage, VALID, learning_rate=1e-2, recipe=FAST)
+    states = list(fit(jax.random.key(0), NETWORK, begin, stage, TRAIN, VALID, recipe=FAST))
+    losses = [float(begin.best_loss)] + [metrics["valid_loss"] for _, metrics in states]
+    best = states[-1][0]
+    assert float(best.best_loss) == pytest.approx(min(losses))
+    assert int(best.best_step) == 3 * int(np.argmin(losses))
+    assert ft.validate(NETWORK, best.best, VALID)[0] == pytest.approx(min(losses), rel=1e-5)
+    # A rate that only does harm leaves the network as it was.
+    harmful = begin_fit(NETWORK, states[-1][0].best, stage, VALID, learning_rate=30.0, recipe=FAST._replace(clip_norm=1.0))
+    *_, (after, _) = fit(jax.random.key(0), NETWORK, harmful, stage, TRAIN, VALID, recipe=FAST)
+    assert leaves_equal(after.best, harmful.best)
+
+
+def test_patience_ends_a_fit_and_a_finished_fit_yields_nothing():
+    recipe = Recipe(epochs=50, batch_size=16, patience=2)
+    stage = plan("linear_probe").stages[0]
+    begin = begin_fit(NETWORK, VARIABLES, stage, VALID, learning_rate=30.0, recipe=recipe)
+    states = list(fit(jax.random.key(0), NETWORK, begin, stage, TRAIN, VALID, recipe=recipe))
+    assert int(states[-1][0].train.step) - int(states[-1][0].best_step) == 2 * 3 < 50 * 3
+    assert list(fit(jax.random.key(0), NETWORK, states[-1][0], stage, TRAIN, VALID, recipe=recipe)) == []
+
+
+def test_a_loss_that_is_not_finite_stops_the_fit():
+    stage = plan("finetune_all").stages[0]
+    recipe = FAST._replace(clip_norm=0.0, optimizer="sgd")
+    begin = begin_fit(NETWORK, VARIABLES, stage, VALID, learning_rate=1e20, recipe=recipe)
+    with pytest.raises(ft.NonFiniteLossError, match="lower the learning rate"):
+        list(fit(jax.random.key(0), NETWORK, begin, stage, TRAIN, VALID, recipe=recipe))
+
+
+def test_cached_features_train_the_same_network():
+    uncached = plan("finetune_top", num_frozen=5)
+    cached = with_caching(uncached, NETWORK, TRAIN.x, num_rows=72, limit_bytes=1e9)
+    assert cached.stages[0].cached and "conv5" in cached.stages[0].cache_reason
+    (*_, (a, _)), (*_, (b, _)) = (
+        finetune(jax.random.key(1), NETWORK, VARIABLES, p, TRAIN, VALID, learning_rate=1e-2, recipe=FAST)
+        for p in (uncached, cached)
+    )
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-3, atol=2e-4), a.best, b.best)
+
+
+def test_caching_is_off_for_a_reason_that_the_plan_gives():
+    def reason(stage, network=NETWORK, limit=1e9):
+        found = with_caching(Plan("given", "x", (stage,), ""), network, TRAIN.x, num_rows=100, limit_bytes=limit).stages[0]
+        assert not found.cached
+        return found.cache_reason
+
+    layers = NETWORK.layers
+    assert "no layer is frozen" in reason(Stage((), tuple((n, 1.0) for n in layers)))
+    assert "prefix" in reason(Stage(layers[1:2], tuple((n, 1.0) for n in layers if n != layers[1])))
+    assert "limit" in reason(plan("linear_probe").stages[0], limit=10.0)
+    whole = from_functions(
+        lambda key, x: {"params": {"a": x[0], "b": x[0]}}, lambda v, x: x @ v["params"]["a"] @ v["params"]["b"], ["a", "b"]
+    )
+    assert whole.whole in reason(Stage(("a",), (("b", 1.0),)), whole)
+
+
+def test_the_estimate_of_the_cache_is_its_size():
+    stage = with_caching(plan("linear_probe"), NETWORK, TRAIN.x, num_rows=48, limit_bytes=1e9).stages[0]
+    rows = ft.prefix_rows(NETWORK, VARIABLES, stage, TRAIN)
+    assert f"{rows.x.nbytes / 1e6:.1f} MB" in stage.cache_reason
+
+
+@pytest.mark.parametrize("rows, batch", [(10, 4), (7, 7), (300, 1), (5, 2)])
+def test_the_order_of_the_data_visits_every_row_once_a_pass_and_can_be_cut_anywhere(key, rows, batch):
+    whole = data_order(key, rows, 0, 24, batch)
+    assert whole.shape == (24, batch)
+    for start in range(0, whole.size - rows + 1, rows):
+        assert sorted(whole.ravel()[start : start + rows]) == list(range(rows))
+    for step, count in ((0, 5), (5, 1), (11, 13)):
+        np.testing.assert_array_equal(data_order(key, rows, step, count, batch), whole[step : step + count])
+    assert (data_order(jax.random.key(9), rows, 0, 24, batch) != whole).any()
+
+
+@pytest.mark.parametrize("rows, batch", [(10, 4), (3, 64), (100_000, 64), (20_000, 32)])
+def test_the_schedule_is_whole_chunks_that_cover_the_epochs(rows, batch):
+    recipe = Recipe(epochs=3, batch_size=batch, patience=2)
+    total, chunk, patience = schedule(rows, recipe)
+    assert total % chunk == 0 and patience % chunk == 0 and 1 <= chunk <= ft.MAX_CHUNK
+    epoch = -(-rows // min(batch, rows))
+    assert 3 * epoch <= total < 3 * (epoch + ft.MAX_CHUNK)
+
+
+def test_a_second_learning_rate_compiles_nothing():
+    stage = plan("finetune_top", num_frozen=1).stages[0]
+    for rate in (1e-3, 1e-2, 1e-1):
+        begin = begin_fit(NETWORK, VARIABLES, stage, VALID, learning_rate=rate, recipe=FAST)
+        list(fit(jax.random.key(0), NETWORK, begin, stage, TRAIN, VALID, recipe=FAST))
+        if rate == 1e-3:
+            compiled = ft.run_chunk._cache_size()
+    assert ft.run_chunk._cache_size() == compiled
+
+
+def test_prediction_in_batches_is_prediction_at_once():
+    network = mlp(4, hidden=(6,))
+    x = np.random.default_rng(0).normal(size=(37, 5)).astype(np.float32)
+    variables = network.init(jax.random.key(0), jax.numpy.asarray(x))
+    whole = ft.predict(network, variables, x)
+    assert whole.shape == (37, 4)
+    np.testing.assert_allclose(ft.predict(network, variables, x, batch_size=10), whole, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(np.exp(whole).sum(-1), 1, rtol=1e-5)
