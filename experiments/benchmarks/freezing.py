@@ -1,0 +1,74 @@
+"""What freezing saves: compiled FLOPs and measured time of a training step, with 0, 3, 5 and 7 of 8 layers frozen.
+
+    python -m experiments.benchmarks.freezing [--size 28] [--channels 1] [--width 16] [--batch 32]
+
+Each row is one stage of `cnn8`; "clip, norm" clips by a global norm and logs it, which must not bring the backward pass of
+frozen layers back. "Cached" trains on the outputs of the frozen prefix. Times are the least of several chunks of scanned steps.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from experiments.costs import Cost, step_cost
+from mmd_jax.models.cnn8 import cnn8
+from mmd_jax.models.layered import Network
+from mmd_jax.transfer import finetune
+from mmd_jax.transfer.decision import stages_of
+from mmd_jax.transfer.finetune import Recipe, Rows
+from mmd_jax.types import Variables
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The size of the problem."""
+
+    size: int = 28
+    channels: int = 1
+    width: int = 16
+    batch: int = 32
+    repeats: int = 5
+
+
+def main(settings: Settings) -> None:
+    """Prints the table."""
+    random = np.random.default_rng(0)
+    shape = (settings.batch * 4, settings.size, settings.size, settings.channels)
+    rows = Rows(random.random(shape, np.float32), random.integers(0, 10, shape[0]).astype(np.int32))
+    network = cnn8(10, width=settings.width)
+    variables = network.init(jax.random.key(0), jnp.asarray(rows.x[:1]))
+    print(
+        f"cnn8, width {settings.width}, {settings.size}×{settings.size}×{settings.channels}, batch {settings.batch}, "
+        f"{jax.devices()[0].device_kind}, jax {jax.__version__}"
+    )
+    print(f"{'frozen':>6}  {'form':<12}  {'MFLOP/step':>10}  {'share':>5}  {'ms/step':>8}  {'share':>5}")
+    full: dict[str, Cost] = {}
+    for frozen in (0, 3, 5, 7):
+        for form in ("plain", "clip, norm", "cached") if frozen else ("plain", "clip, norm"):
+            cost = measure(network, variables, rows, frozen, form, settings)
+            base = full.setdefault("plain" if form == "plain" else "clip, norm", cost)
+            times = f"{cost.seconds / base.seconds:5.3f}"
+            print(
+                f"{frozen:>6}  {form:<12}  {cost.flops / 1e6:>10.2f}  {cost.flops / base.flops:>5.3f}  "
+                f"{cost.seconds * 1e3:>8.3f}  {times}"
+            )
+
+
+def measure(network: Network, variables: Variables, rows: Rows, frozen: int, form: str, settings: Settings) -> Cost:
+    """The cost of one row of the table."""
+    regime = "finetune_top" if frozen else "finetune_all"
+    [stage] = stages_of(regime, network.layers, num_frozen=frozen)
+    start = 0
+    if form == "cached":
+        start, rows = frozen, finetune.prefix_rows(network, variables, stage, rows)
+    recipe = Recipe(batch_size=settings.batch, clip_norm=0.0 if form == "plain" else 1.0)
+    return step_cost(
+        network, variables, stage, rows, recipe, start=start, norm=form != "plain", repeats=settings.repeats
+    )
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings, description=__doc__))
