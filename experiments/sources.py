@@ -217,6 +217,8 @@ def _assemble(
     class_names = tuple(names[c] for c in kept)
     ys = [new[y[r]] for y, r in zip(labels, rows)]
     check_rows(ys[0], ys[1], class_names, data)
+    if absent := [n for c, n in enumerate(class_names) if c not in ys[0]]:
+        notes.append(f"{data.name} has no rows of the classes {', '.join(absent)} here.")
     splits: list[Rows] = [raw.train, raw.test or raw.train]
     xs = _one_size([split.read(r) for split, r in zip(splits, rows)], data)
     if data.size is not None and xs[0].ndim != 4:

@@ -1,11 +1,11 @@
 """Data that lie in memory at once: scikit-learn's digits, and npz files."""
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from experiments.datasets.raw import Raw, Rows, codes
+from experiments.workdir import read_npz
 
 
 def open_digits() -> Raw:
@@ -31,7 +31,10 @@ def open_npz(path: Path, group_key: str) -> Raw:
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    arrays = _load(path)
+    try:
+        arrays = read_npz(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; expected what np.savez(path, x=…, y=…) writes") from error
     if missing := {"x", "y"} - set(arrays):
         raise ValueError(f"{path} has no array {sorted(missing)[0]!r}; it has {sorted(arrays)}")
     if ("x_test" in arrays) != ("y_test" in arrays):
@@ -48,18 +51,6 @@ def open_npz(path: Path, group_key: str) -> Raw:
             _inputs(arrays["x_test"], f"x_test in {path}"), arrays["y_test"], test_groups, where=str(path)
         )
     return Raw(train, test, names)
-
-
-def _load(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("it holds a single array")
-            return {name: file[name] for name in file.files}
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path} is not an npz file of plain arrays (np.savez(path, x=…, y=…), no objects): {error}"
-        ) from error
 
 
 def _inputs(x: np.ndarray, where: str) -> np.ndarray:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 
 def decode(content: bytes | Path, where: str, *, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -28,7 +28,7 @@ def decode(content: bytes | Path, where: str, *, size: tuple[int, int] | None = 
             warnings.simplefilter("ignore")  # about oddities of a file that is decoded all the same
             with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as file:
                 image = _plain(ImageOps.exif_transpose(file))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # a damaged file makes a decoder raise nearly anything
         raise ValueError(f"{where} is not an image that can be read: {error}") from error
     if size is not None and image.size != (size[1], size[0]):
         image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)

@@ -137,7 +137,7 @@ def _read_index(folder: Path, keys: Keys) -> dict[str, np.ndarray]:
     if (whole_name := re.split(r"[\[+]", keys.train)[0]) not in splits:
         raise ValueError(f"train_split = {keys.train!r}: {folder} has no split {whole_name!r}; it has {sorted(splits)}")
     shape = features[keys.image].shape
-    fixed = len(shape) == 3 and None not in shape
+    fixed = isinstance(shape, tuple) and len(shape) == 3 and None not in shape
     index = {"image_shape": np.array(shape if fixed else (0, 0, 0))}
     if names := getattr(features[keys.label], "names", None):
         index["class_names"] = np.array(names)
@@ -145,15 +145,16 @@ def _read_index(folder: Path, keys: Keys) -> dict[str, np.ndarray]:
     for part, split in parts.items():
         if re.split(r"[\[+]", split)[0] not in splits:
             continue
-        rows = _read_rows(
-            folder, split, keys.image, lambda row: (row[keys.label], row[keys.group] if keys.group else 0)
-        )
+        rows = _read_rows(folder, split, lambda row: (row[keys.label], row[keys.group] if keys.group else 0))
         labels = np.array([label for label, _ in rows])
         if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
             raise ValueError(f"label_key = {keys.label!r}: {folder} holds {features[keys.label]} there, not integers")
         index[f"{part}_labels"] = labels.astype(np.int64)
         if keys.group:
-            index[f"{part}_groups"] = np.array([group for _, group in rows])
+            groups = np.array([group for _, group in rows])
+            if groups.ndim != 1 or groups.dtype.kind == "O":
+                raise ValueError(f"group_key = {keys.group!r}: {folder} holds {features[keys.group]} there, not names")
+            index[f"{part}_groups"] = groups
     return index
 
 
@@ -162,11 +163,17 @@ def _read(folder: Path, split: str, key: str, size: tuple[int, int] | None, chos
 
     feature = tfds.builder_from_directory(str(folder)).info.features[key]
     if isinstance(feature, tfds.features.Image):
+        if feature.np_dtype not in (np.uint8, np.uint16):
+            raise ValueError(
+                f"image_key = {key!r}: {folder} holds images as {np.dtype(feature.np_dtype)}, not as uint8"
+            )
         names = [f"image {i} of the split {split} in {folder}" for i in chosen]
         where = iter(names)
-        found = _read_rows(folder, split, key, lambda row: images.decode(row[key], next(where), size=size), chosen)
-        return images.stack(found, names)
-    found = _read_rows(folder, split, key, lambda row: np.asarray(row[key]), chosen)
+        found = _read_rows(folder, split, lambda row: images.decode(row[key], next(where), size=size), chosen)
+        x = images.stack(found, names)
+        # As TFDS does: what the feature says counts, not what the file holds.
+        return images.to_format(x, x.shape[1], x.shape[2], feature.shape[-1]) if feature.shape[-1] in (1, 3) else x
+    found = _read_rows(folder, split, lambda row: np.asarray(row[key]), chosen)
     if found[0].ndim != 1 or not np.issubdtype(found[0].dtype, np.number):
         raise ValueError(
             f"image_key = {key!r}: {folder} holds {feature} there; images and vectors of numbers can be used"
@@ -177,14 +184,14 @@ def _read(folder: Path, split: str, key: str, size: tuple[int, int] | None, chos
 
 
 def _read_rows(
-    folder: Path, split: str, image_key: str, pick: Callable[[dict[str, Any]], Any], chosen: np.ndarray | None = None
+    folder: Path, split: str, pick: Callable[[dict[str, Any]], Any], chosen: np.ndarray | None = None
 ) -> list[Any]:
     """[pick(row)] for the chosen rows of a split, or for all; images come as they are encoded."""
     import tensorflow_datasets as tfds
 
     builder = tfds.builder_from_directory(str(folder))
-    is_image = isinstance(builder.info.features[image_key], tfds.features.Image)
-    source = builder.as_data_source(split, decoders={image_key: tfds.decode.SkipDecoding()} if is_image else None)
+    encoded = [key for key, feature in builder.info.features.items() if isinstance(feature, tfds.features.Image)]
+    source = builder.as_data_source(split, decoders={key: tfds.decode.SkipDecoding() for key in encoded})
     order = [int(i) for i in (np.arange(len(source)) if chosen is None else chosen)]
     batches = [order[i : i + _BATCH] for i in range(0, len(order), _BATCH)]
     rows = (row for batch in batches for row in source.__getitems__(batch))

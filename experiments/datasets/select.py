@@ -24,7 +24,7 @@ def split_rows(
       ValueError: there are too few rows or groups.
     """
     if len(labels) < 2:
-        raise ValueError(f"{name} has {len(labels)} rows: too few to hold any out")
+        raise ValueError(f"{name} has {'a single row' if len(labels) else 'no rows'}: too few to hold any out")
     if groups is not None:
         return _split_groups(labels, groups, fraction, seed, name)
     from sklearn.model_selection import train_test_split

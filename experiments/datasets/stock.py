@@ -45,10 +45,13 @@ def prepare(name: str, data_dir: Path, *, raw: Path) -> None:
     if not has_files and not _reachable(builder_class):
         raise FileNotFoundError(f"{absent} (TFDS can't download it: there is no network)")
     print(f"preparing {name} in {data_dir}, once", file=sys.stderr)
+    builder = builder_class(data_dir=str(data_dir), file_format="array_record")
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # what it prints says nothing more
-            builder_class(data_dir=str(data_dir), file_format="array_record").download_and_prepare()
+            builder.download_and_prepare()
     except Exception as error:  # gzip, PIL, TFDS and its downloader each have their own
+        if Path(builder.data_path).is_dir():
+            return  # another process was faster
         if has_files:
             raise ValueError(
                 f"{raw} does not hold what `make data` puts there; delete it and run `make data`: {error}"
