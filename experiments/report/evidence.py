@@ -1,0 +1,226 @@
+"""The middle of the report: what was measured, and the plan that follows."""
+
+from typing import Any
+
+from experiments.report import words
+from experiments.report.markup import Html, join, table, tag
+from experiments.report.run import Run, measured
+
+
+def section(run: Run, show: Any) -> Html:
+    """How far the target is from the source: MMD on the inputs and layer by layer."""
+    rows = measured(run)
+    title = tag("h2", "How far the new data are from the old")
+    if not rows:
+        return join([title, tag("p", run.result["similarity"]["evidence"]), tag("p", nothing_measured(run))])
+    settings, numbers = run.config["test"], run.result["two_sample"]["inputs"]
+    return join(
+        [
+            title,
+            tag("p", run.result["similarity"]["evidence"], " ", what_decides(run)),
+            tag(
+                "p",
+                tag("b", "How to read it. "),
+                "The maximum mean discrepancy (MMD) is a distance between two distributions, here P of the source and "
+                "Q of the target: 0 if they are the same, and larger the more a smooth function can tell rows of one "
+                "from rows of the other. It is estimated from samples, so even for P = Q it is not exactly 0. How far "
+                "chance alone takes it is found by mixing up which rows are source and which are target, "
+                f"{numbers['permutations']:,} times ({resampling(run)}): these values are the null distribution. The "
+                "p-value is the share of them, the observed one counted in, that is at least as large as the observed "
+                f"one; it can't be below {words.figure(1 / (numbers['permutations'] + 1), 2)} here. “Rejected” means p "
+                f"≤ {settings['alpha']:g}: the observed MMD² lies beyond the threshold.",
+            ),
+            show(
+                "mmd",
+                "Observed MMD² of each representation against its null distribution and threshold",
+                "One line a representation: the network's inputs, then the output of each layer. Grey: where MMD² "
+                "falls if P = Q. Black bar: the test's threshold. Diamond or dot: what was observed. On the right: ",
+                unit_in_words(rows),
+                " Units differ from line to line, so compare each mark with its own grey shape; a layer with a larger "
+                "number is not “farther” in any absolute sense. "
+                + (
+                    "The highlighted line decides; the others only describe."
+                    if any(row.decides for row in rows)
+                    else ""
+                ),
+            ),
+            evidence_table(run),
+            tag("p", sample(run)),
+        ]
+    )
+
+
+def nothing_measured(run: Run) -> str:
+    """Why there is no MMD."""
+    if run.config["source"] is None:
+        row = (
+            ""
+            if run.result["plan"]["rule"] == "given" or run.config["decision"]["assume"]
+            else (" Where similarity is unknown, the rule's row for dissimilar data applies.")
+        )
+        return f"No MMD was measured because the network came without source rows.{row}"
+    return "No MMD was measured in this run."
+
+
+def what_decides(run: Run) -> str:
+    """Which of the tests the plan rests on."""
+    if run.config["decision"]["assume"]:
+        return "This is the user's own assumption, used in place of a test; the tests below only describe."
+    if run.result["plan"]["rule"] == "given":
+        return "The user chose the regime, so no test decided anything; the tests below only describe."
+    name = run.config["decision"]["representation"]
+    where = "the network's inputs" if name == "inputs" else f"layer {name}"
+    level = f"{run.config['test']['alpha']:g}"
+    return f"The deciding test was named before the run: {where}, at level {level}. The others only describe."
+
+
+def resampling(run: Run) -> str:
+    """How the null distribution was made."""
+    if run.config["test"]["resampling"] == "wild_bootstrap":
+        return "wild bootstrap: source and target rows are swapped pair by pair, at random"
+    return "permutations"
+
+
+def unit_in_words(rows: list) -> str:
+    """The number beside each line of the picture."""
+    from experiments.report.plots import units
+
+    if units(rows)[1]:
+        return "observed MMD² as a multiple of its threshold (beyond 1× the test rejects), and the p-value."
+    return "observed MMD² in standard deviations of its null distribution, and the p-value."
+
+
+def evidence_table(run: Run) -> Html:
+    """All numbers of all tests."""
+    rows = measured(run)
+    level = run.config["test"]["alpha"]
+    return table(
+        (
+            "Representation",
+            "MMD² (unbiased)",
+            "MMD (biased)",
+            "Threshold of MMD²",
+            "p",
+            "p (Holm)",
+            "P = Q",
+            "Bandwidth",
+        ),
+        [
+            (
+                f"{row.name} (decides)" if row.decides else row.name,
+                words.figure(row.statistic, 4),
+                words.figure(row.mmd_biased, 4),
+                words.figure(row.threshold, 4),
+                words.figure(row.pvalue),
+                "" if row.pvalue_holm is None else words.figure(row.pvalue_holm),
+                "rejected" if row.reject else "not rejected",
+                ", ".join(words.figure(h) for h in row.bandwidth),
+            )
+            for row in rows
+        ],
+        numbers=(1, 2, 3, 4, 5),
+        marked=next((i for i, row in enumerate(rows) if row.decides), None),
+        caption="“Unbiased” may fall below 0 where P and Q are close. “Biased” is the largest difference of means over the "
+        "unit ball of the kernel's function space; it is never below 0, and too large on average, less so with more "
+        "rows. “Rejected” is at level "
+        f"{level:g} without adjustment. “Holm” adjusts the layers' p-values for there being many layers: read that "
+        "column when asking whether any particular layer differs. The kernel is Gaussian, exp(−distance² / (2 "
+        "bandwidth²))"
+        + (
+            "; the bandwidth is the median distance of the pooled rows."
+            if run.config["test"]["bandwidth"] is None
+            else "; the bandwidth was set by the user."
+        ),
+    )
+
+
+def sample(run: Run) -> str:
+    """Which rows were tested."""
+    test, settings = run.result["two_sample"]["inputs"], run.config["test"]
+    pooled = {
+        "mean": "A feature map (height × width × channels) becomes a vector by its mean over height and width.",
+        "flatten": "A feature map (height × width × channels) becomes a vector as it is, flattened.",
+    }[settings["pooling"]]
+    return (
+        f"Tested were {test['m']:,} rows of the source's test split (the network was not trained on them, unless a "
+        f"note above says that this is not known) and {test['n']:,} training rows of the target; no target test row "
+        f"was looked at. Both samples went through the same fixed preprocessing and the same network. {pooled}"
+    )
+
+
+def plan(run: Run, show: Any) -> Html:
+    """What is done with the network, and why."""
+    plan = run.result["plan"]
+    rule = "The user chose it; no rule was asked." if plan["rule"] == "given" else f"Rule “{plan['rule']}”."
+    caches = dict.fromkeys(stage["cache_reason"] for stage in plan["stages"] if stage["cache_reason"])
+    return join(
+        [
+            tag("h2", "What follows for the network"),
+            tag(
+                "p",
+                plan["reason"],
+                f" {rule} The regime is called “{plan['regime']}”: "
+                f"{words.REGIMES.get(plan['regime'], plan['regime'])}.",
+            ),
+            show(
+                "plan",
+                f"The network's layers with what happens to each: frozen {words.listed(plan['frozen']) or 'none'}; new "
+                f"{words.listed(plan['reinitialised']) or 'none'}",
+                "The network from its inputs to the classes, one box a layer. Hatched: frozen, no number in it "
+                "changes. Blue: pretrained and trained further. Thick edge: new, trained from random weights. “rate ×” "
+                "is the layer's learning rate as a share of the one that the training settings name."
+                + (" The stages are carried out one after the other." if len(plan["stages"]) > 1 else ""),
+            ),
+            tag("p", tag("b", "Kept outputs of frozen layers (cache). "), " ".join(caches)) if caches else None,
+            grid(run),
+        ]
+    )
+
+
+def grid(run: Run) -> Html | None:
+    """The rule's table, with this run's cell marked."""
+    rule = run.result["plan"]["rule"]
+    if rule not in words.RULES:
+        return None
+    here, sizes, cells = words.cell(run), words.sizes(run), words.RULES[rule]
+    columns = ("similar", "different")
+    rows = [
+        tag(
+            "tr",
+            tag("th", f"{size}: {meaning}", scope="row"),
+            *(
+                tag("td", cells[size, kind][1], " ◀ this run", class_="here")
+                if (size, kind) == here
+                else tag("td", cells[size, kind][1])
+                for kind in columns
+            ),
+        )
+        for size, meaning in sizes.items()
+    ]
+    target = run.result["data"]["target"]
+    classes = len(target["classes"])
+    return join(
+        [
+            tag("h3", f"The rule “{rule}”"),
+            tag(
+                "table",
+                tag(
+                    "caption",
+                    f"The target has {target['train_rows']:,} training rows in {classes} classes "
+                    f"({target['train_rows'] / classes:.0f} a class). “Different” also takes in what is undecided or "
+                    "unknown.",
+                ),
+                tag(
+                    "thead",
+                    tag(
+                        "tr",
+                        tag("th", "target", scope="col"),
+                        tag("th", "similar to the source", scope="col"),
+                        tag("th", "different", scope="col"),
+                    ),
+                ),
+                tag("tbody", *rows),
+                class_="grid",
+            ),
+        ]
+    )

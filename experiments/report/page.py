@@ -1,0 +1,295 @@
+"""The report: one self-contained HTML page, for readers who did not write this."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from experiments import workdir
+from experiments.report import evidence, plots, record, words
+from experiments.report.markup import Html, join, table, tag
+from experiments.report.run import Run, pvalue_decides, read
+from experiments.report.style import CSS
+
+
+def write(directory: str | Path) -> None:
+    """Writes figures/ and report.html, the page last: its presence means that all is there.
+
+    Raises:
+      FileNotFoundError: the run has no result.json yet.
+    """
+    directory = Path(directory)
+    pictures = figures(directory)
+    for name, content in pictures.items():
+        workdir.write_bytes(directory / "figures" / name, content)
+    workdir.write_bytes(directory / "report.html", render(directory, pictures))
+
+
+def answer(directory: str | Path) -> str:
+    """The answer in one sentence."""
+    return words.answer(read(directory))
+
+
+def figures(directory: str | Path) -> dict[str, bytes]:
+    """Every figure of a run by file name, as SVG and as PNG; the same run gives the same bytes."""
+    return plots.figures(read(directory))
+
+
+def render(directory: str | Path, pictures: Mapping[str, bytes]) -> bytes:
+    """The page, with the SVG files of `pictures` inside it: no script, nothing to load."""
+    run = read(directory)
+    show = Shower(pictures)
+    sections = (first_page(run, show), evidence.section(run, show), evidence.plan(run, show), training(run, show))
+    body = tag("main", *sections, comparison(run, show), record.section(run))
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    head = tag(
+        "head",
+        Html(f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">'),
+        Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
+        tag("title", f"{run.result['name']}: can the network be reused?"),
+        tag("style", Html(CSS)),
+    )
+    return ("<!DOCTYPE html>\n" + tag("html", head, tag("body", body), lang="en") + "\n").encode()
+
+
+class Shower:
+    """Figures with their captions, numbered as they come; None where the run has no such figure."""
+
+    def __init__(self, pictures: Mapping[str, bytes]) -> None:
+        self.pictures = pictures
+        self.shown = 0
+
+    def __call__(self, name: str, alt: str, *caption: object) -> Html | None:
+        if f"{name}.svg" not in self.pictures:
+            return None
+        self.shown += 1
+        data = base64.b64encode(self.pictures[f"{name}.svg"]).decode()
+        image = Html(tag("img", src=f"data:image/svg+xml;base64,{data}", alt=alt).removesuffix("</img>"))
+        return tag("figure", image, tag("figcaption", tag("b", f"Figure {self.shown}. "), *caption))
+
+
+def first_page(run: Run, show: Shower) -> Html:
+    """The question, the answer, its three numbers, what it rests on, and the data."""
+    return join(
+        [
+            tag("p", "The question", class_="label"),
+            tag("h1", words.question(run)),
+            tag("p", "The answer", class_="label"),
+            tag("p", words.answer(run), class_=f"answer {words.verdict(run).replace(' ', '-')}"),
+            cards(run),
+            tag("p", tag("b", "What was done. "), how(run)),
+            sample_size(run),
+            warnings(run),
+            show(
+                "samples",
+                "Sample images of the source and of the target",
+                "Images from the training rows of each data set"
+                + (
+                    ": left, what the network was trained on; right, the new data."
+                    if run.config["source"]
+                    else ": the new data."
+                )
+                + " Every pixel is drawn as a square, so that small images can be seen as the network gets them.",
+            ),
+        ]
+    )
+
+
+def cards(run: Run) -> Html:
+    """The three numbers that matter."""
+    accuracy, level = run.result["accuracy"], words.level(run)
+
+    def card(name: str, number: str, below: str) -> Html:
+        return tag("li", tag("span", name), tag("b", number), tag("span", below))
+
+    scratch = card(
+        "Trained from scratch",
+        words.percent(accuracy["from_scratch"]),
+        f"of test rows right; {level} interval {words.span(accuracy['from_scratch_interval'], words.percent)}",
+    )
+    if words.verdict(run) == "not reused":
+        return tag("ul", scratch, class_="cards")
+    return tag(
+        "ul",
+        card(
+            "Reused network",
+            words.percent(accuracy["chosen"]),
+            f"of test rows right; {level} interval {words.span(accuracy['chosen_interval'], words.percent)}",
+        ),
+        scratch,
+        card(
+            "Difference, on the same test rows",
+            f"{words.points(accuracy['paired_difference'])} points",
+            f"{level} interval {words.span(accuracy['interval'], words.points)}",
+        ),
+        class_="cards",
+    )
+
+
+def how(run: Run) -> Html:
+    """The decision in two sentences."""
+    plan = run.result["plan"]
+    regime = words.REGIMES.get(plan["regime"], plan["regime"])
+    return join([run.result["similarity"]["evidence"], " ", plan["reason"], f" In short ({plan['regime']}): {regime}."])
+
+
+def sample_size(run: Run) -> Html | None:
+    """What a p-value can't say, wherever one decides."""
+    if not pvalue_decides(run):
+        return None
+    test = run.result["two_sample"]["inputs"]
+    m, n = f"{test['m']:,}", f"{test['n']:,}"
+    if run.result["similarity"]["kind"] == "similar":
+        here = (
+            "Here the test did not reject that source and target are alike. That is no proof that they are: “not "
+            "rejected” mostly says “small sample”."
+        )
+    else:
+        here = "Here the test rejected that source and target are alike; it does not say that the difference matters."
+    return tag(
+        "div",
+        tag("b", "This decision reads the sample size too. "),
+        f"How to reuse the network was decided by a p-value, from {m} source rows and {n} target rows. With more rows "
+        f"the same difference is more easily called different. {here} The size of the difference (MMD, below) does not "
+        "grow with the number of rows; the p-value shrinks with it.",
+        class_="note",
+    )
+
+
+def warnings(run: Run) -> Html | None:
+    """What the run says about its own test."""
+    two_sample, plan = run.result["two_sample"], run.result["plan"]
+    found = []
+    if two_sample is None and run.config["source"] is None:
+        found.append(
+            "No MMD was measured because the network came without source rows"
+            + (
+                "."
+                if plan["rule"] == "given" or run.config["decision"]["assume"]
+                else "; the row for dissimilar data applies."
+            )
+        )
+    if run.config["decision"]["assume"]:
+        found.append(
+            f"That source and target are {run.config['decision']['assume']} is the user's own assumption. No test "
+            "stands behind it."
+        )
+    if two_sample and two_sample["note"]:
+        found.append(two_sample["note"])
+    if plan["augment"]:
+        found.append(
+            "The rule advises augmenting the inputs. This version does not carry that out: no input was augmented."
+        )
+    return join([tag("p", line, class_="warning") for line in found]) if found else None
+
+
+def training(run: Run, show: Shower) -> Html:
+    """Learning curves."""
+    reused = words.verdict(run) != "not reused"
+    rates = [words.figure(rate) for rate in run.config["train"]["learning_rates"]]
+    return join(
+        [
+            tag("h2", "How the training went"),
+            tag(
+                "p",
+                f"{'Both ways of training' if reused else 'The network'} got the same target rows, the same learning "
+                f"rates to choose from ({', '.join(rates)}), the same validation rows (held out from the training "
+                "rows) and the same rule for when to stop. The learning rate and the moment with the lowest validation "
+                "loss were kept; test rows played no part in it."
+                if reused
+                else f"Each learning rate ({', '.join(rates)}) was tried; the one with the lowest validation loss, at its "
+                "best moment, was kept. Test rows played no part in it.",
+            ),
+            show(
+                "curves",
+                "Validation loss and accuracy against training steps",
+                "Loss (lower is better) and accuracy (higher is better) on validation rows while training on the "
+                "target. ",
+                "Solid blue: reuse; dashed vermilion: from scratch. " if reused else "",
+                "Bold: the learning rate that was kept; pale: the others. The open mark is the network that was kept. "
+                "A line ends where its training stopped, for lack of improvement or at the last epoch.",
+                " A dotted vertical line is where the second stage began."
+                if len(run.result["plan"]["stages"]) > 1
+                else "",
+            ),
+            show(
+                "pretraining",
+                "Validation loss and accuracy of pretraining on the source",
+                "The same for the network's training on the source, before it met the target. This run did it itself; "
+                "its validation rows are source rows, so these numbers can't be compared with those above.",
+            ),
+        ]
+    )
+
+
+def comparison(run: Run, show: Shower) -> Html:
+    """Accuracies, other scores and the confusion matrix."""
+    accuracy = run.result["accuracy"]
+    reused = words.verdict(run) != "not reused"
+    arms = [("Reused network", "chosen")] if reused else []
+    arms += [("Trained from scratch", "from_scratch")]
+    rows = [
+        (
+            name,
+            words.percent(accuracy[key]),
+            words.span(accuracy[f"{key}_interval"], words.percent),
+            words.percent(accuracy["balanced"][key]),
+            words.percent(accuracy["macro_f1"][key]),
+            words.figure(run.result["learning_rate"][key]),
+        )
+        for name, key in arms
+    ]
+    level = words.level(run)
+    return join(
+        [
+            tag("h2", "How good the networks are"),
+            show(
+                "accuracy",
+                "Test accuracies and their paired difference, with intervals",
+                f"Left: the share of the {accuracy['num_test']:,} test rows that each network gets right, with its "
+                f"{level} interval. ",
+                f"Right: the difference on the same rows, row by row: {words.points(accuracy['paired_difference'])} "
+                f"points, interval {words.span(accuracy['interval'], words.points)}. Read the right side to compare: "
+                "the two intervals on the left may overlap although the paired difference is clear. Where its line "
+                "crosses the dashed 0, the run can't tell the two apart."
+                if reused
+                else "",
+            ),
+            table_of_scores(rows, level),
+            show(
+                "confusion",
+                "Confusion matrix of the chosen network",
+                "Which classes the chosen network takes for which: each row is a true class, each column what the "
+                "network said; the numbers count test rows, and the shade is their share of the row. All that is right "
+                "lies on the diagonal. ",
+                confused(run),
+            ),
+        ]
+    )
+
+
+def table_of_scores(rows: Sequence[tuple[str, ...]], level: str) -> Html:
+    """Accuracy and the scores that do not let a large class hide a small one."""
+    return table(
+        ("", "Accuracy", f"{level} interval", "Balanced accuracy", "Macro-F1", "Learning rate kept"),
+        rows,
+        numbers=(1, 2, 3, 4, 5),
+        caption="Balanced accuracy is the mean over classes of the share that is right in each class. Macro-F1 is the "
+        "mean over classes of F1, which also counts rows wrongly given to the class. Both treat rare and frequent "
+        "classes alike.",
+    )
+
+
+def confused(run: Run) -> str:
+    """The most frequent mistakes in words."""
+    if "test/labels" not in run.evidence:
+        return ""
+    counts = plots.confusion_matrix(run, "chosen")
+    names = [words.short(name, 30) for name in run.result["data"]["target"]["classes"]]
+    pairs = sorted(
+        ((int(counts[i, j]), i, j) for i in range(len(names)) for j in range(len(names)) if i != j and counts[i, j]),
+        key=lambda pair: (-pair[0], pair[1:]),
+    )
+    if not pairs:
+        return "There is no mistake."
+    said = [f"{names[i]} taken for {names[j]} ({count} of {counts[i].sum()})" for count, i, j in pairs[:3]]
+    return f"Most frequent mistakes: {'; '.join(said)}."
