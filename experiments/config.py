@@ -8,10 +8,10 @@ A config is a Python file that defines `config = Config(...)`; every field can b
 import argparse
 import math
 import runpy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 
@@ -188,6 +188,11 @@ def read(path: Path) -> Config:
     if not isinstance(config, Config):
         raise ValueError(f"{path} must define config = Config(...), but config is {type(config).__name__}")
     return config
+
+
+def from_json(section: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a section as they were before JSON turned its tuples into lists."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in section.items()}
 
 
 def check(config: Config) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 
 from experiments import checkpoints, weights
+from experiments import config as configs
 from experiments.config import Model
 from mmd_jax.models.cnn8 import cnn8
 from mmd_jax.models.layered import Network, preprocessed
@@ -108,13 +109,21 @@ def load_model(path: str | Path) -> LoadedModel:
       apply, variables, classes, _ = load_model("runs/quickstart/model")
       logits = apply(variables, images)
     """
-    arrays, description = checkpoints.load_arrays(path)
+    network, variables, description = load_network(path)
+    return LoadedModel(
+        lambda variables, x: network.apply(variables, x)[0], variables, tuple(description["classes"]), description
+    )
+
+
+def load_network(path: str | Path) -> tuple[Network, Variables, dict[str, Any]]:
+    """As `load_model`, with the network itself, of which every layer can be reached."""
+    description: dict[str, Any] = {}
+    if (Path(path) / "description.json").exists() or not Path(path).is_dir():
+        arrays, description = checkpoints.load_arrays(path)
     if "model" not in description:
-        raise ValueError(f"{path} holds arrays but no description of a network; expected the model/ folder of a run")
-    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in description["model"].items()}
-    classes = tuple(description["classes"])
+        raise ValueError(f"{path} holds no network with its description; expected the model/ folder of a run")
     example = np.zeros((1, *description["input"]["shape"]), description["input"]["dtype"])
-    network = build(Model(**settings), len(classes), example)
+    model = Model(**configs.from_json(description["model"]))
+    network = build(model, len(description["classes"]), example)
     template = network.init(jax.random.key(0), jnp.asarray(example))
-    variables = checkpoints.fill(template, arrays)
-    return LoadedModel(lambda variables, x: network.apply(variables, x)[0], variables, classes, description)
+    return network, checkpoints.fill(template, arrays), description

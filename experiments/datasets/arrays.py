@@ -44,16 +44,17 @@ def open_npz(path: Path, group_key: str) -> Raw:
     key = group_key or "groups"
     groups, test_groups = codes(arrays.get(key), arrays.get(f"{key}_test"))
     names = tuple(str(n) for n in arrays["class_names"]) if "class_names" in arrays else None
-    train = _in_memory(_inputs(arrays["x"], f"x in {path}"), arrays["y"], groups, where=str(path))
+    train = _in_memory(as_inputs(arrays["x"], f"x in {path}"), arrays["y"], groups, where=str(path))
     test = None
     if "x_test" in arrays:
         test = _in_memory(
-            _inputs(arrays["x_test"], f"x_test in {path}"), arrays["y_test"], test_groups, where=str(path)
+            as_inputs(arrays["x_test"], f"x_test in {path}"), arrays["y_test"], test_groups, where=str(path)
         )
     return Raw(train, test, names)
 
 
-def _inputs(x: np.ndarray, where: str) -> np.ndarray:
+def as_inputs(x: np.ndarray, where: str) -> np.ndarray:
+    """uint8 images [N, H, W, C], or float32 rows [N, d], from an array of a file; `where` names it in an error."""
     if not (np.issubdtype(x.dtype, np.number) or x.dtype == bool):
         raise ValueError(f"{where} holds {x.dtype}, not numbers")
     if x.ndim == 2:

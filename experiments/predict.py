@@ -1,0 +1,154 @@
+"""Predict with a fine-tuned network: one line of CSV a row, and the accuracy where the labels are known.
+
+    python -m experiments.predict MODEL DATA [--split test|train] [--out predictions.csv] [--data.classes 5 6 7 …]
+
+MODEL is the model/ folder of a run. DATA is a name as in `config.Data` (digits, tfds:NAME, folder:PATH, npz:PATH; a
+folder with images directly in it and an npz file without y have no labels), or the word `target`: the data that the
+network was fine-tuned for, split as they were then, so that its accuracy is the one that the run reported.
+"""
+
+import argparse
+import csv
+import dataclasses
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tyro
+
+from experiments import config as configs
+from experiments import evaluation, networks, sources, workdir
+from experiments.datasets.unlabelled import read_unlabelled
+from experiments.errors import reported
+from mmd_jax.transfer import finetune
+
+
+class Inputs(NamedTuple):
+    """Rows to predict.
+
+    Attributes:
+      x: in the network's format, [n, ...].
+      names: of the rows: their number in the data as they were read, or their file's name.
+      labels: the name of each row's class, or none.
+    """
+
+    x: np.ndarray
+    names: list[str]
+    labels: list[str] | None
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    with reported():
+        parser = argparse.ArgumentParser(
+            prog="python -m experiments.predict", description=__doc__, allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter, epilog="--data.FIELD: any field of experiments.config.Data",
+        )  # fmt: skip
+        parser.add_argument("model", type=Path, metavar="MODEL", help="the model/ folder of a run")
+        parser.add_argument("data", metavar="DATA", help="a data set, or the word target")
+        parser.add_argument("--split", choices=("test", "train"), default="test", help="of labelled data")
+        parser.add_argument("--out", type=Path, default=Path("predictions.csv"))
+        parser.add_argument("--data-dir", default="data", help="where `make data` put the real data sets")
+        parser.add_argument("--seed", type=int, help="of the split; none: the run's")
+        known, fields = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
+        network, variables, description = networks.load_network(known.model)
+        data = data_settings(known.data, fields, description)
+        seed = description["seed"] if known.seed is None else known.seed
+        inputs = read(data, description["input"], split=known.split, seed=seed, data_dir=known.data_dir)
+
+        logs = finetune.predict(network, variables, inputs.x, precision=description["precision"])
+        classes = description["classes"]
+        write(known.out, inputs, [classes[i] for i in logs.argmax(-1)], np.exp(logs.max(-1)))
+        print(f"{len(inputs.x)} rows of {data.name}: {known.out}")
+        if inputs.labels is not None:
+            print(accuracy(inputs.labels, logs.argmax(-1), classes))
+
+
+def data_settings(name: str, fields: Sequence[str], description: dict[str, Any]) -> configs.Data:
+    """The settings of the data, from --data.FIELD and, for the word target, from those that the network was tuned for."""
+    if name == "target":
+        default = configs.Data(**configs.from_json(description["trained_for"]))
+    else:
+        default = configs.Data(name=name)
+    wrapper = dataclasses.make_dataclass("Options", [("data", configs.Data)], frozen=True)
+    options = tyro.cli(
+        wrapper,
+        args=fields,
+        default=wrapper(default),
+        prog="python -m experiments.predict MODEL DATA",
+        config=(tyro.conf.FlagConversionOff,),
+    )
+    return options.data
+
+
+def read(data: configs.Data, expected: dict[str, Any], *, split: str, seed: int, data_dir: str) -> Inputs:
+    """The rows of one split, in the format that the network takes.
+
+    Args:
+      data: which data.
+      expected: {"shape": of one row, "dtype"}, as the network's description has it.
+      split: "test" or "train"; data without labels are taken whole.
+      seed: of the split, where the data have none.
+      data_dir: where `make data` put its files.
+
+    Raises:
+      ValueError: rows that can't be brought to that format, and all that the readers refuse.
+    """
+    shape, dtype = tuple(expected["shape"]), expected["dtype"]
+    if unlabelled := read_unlabelled(data.name, shape[:2]):
+        x, names = unlabelled
+        labels = None
+    else:
+        dataset = sources.load(data, seed=seed, data_dir=data_dir)
+        x, y, rows = (
+            (dataset.test_x, dataset.test_y, dataset.test_rows)
+            if split == "test"
+            else (dataset.train_x, dataset.train_y, dataset.train_rows)
+        )
+        names, labels = [str(row) for row in rows], [dataset.class_names[label] for label in y]
+    if x.ndim == 4 and len(shape) == 3 and dtype == "uint8":
+        x = sources.to_format(x, *shape)
+    if x.shape[1:] != shape or str(x.dtype) != dtype:
+        raise ValueError(
+            f"the rows of {data.name} are {x.dtype} {list(x.shape[1:])}, but the network takes {dtype} {list(shape)}"
+        )
+    if not np.isfinite(x).all():
+        raise ValueError(
+            f"row {names[int(np.argwhere(~np.isfinite(x))[0][0])]} of {data.name} holds NaN or infinite numbers"
+        )
+    return Inputs(x, names, labels)
+
+
+def write(path: Path, inputs: Inputs, predicted: list[str], probabilities: np.ndarray) -> None:
+    """Writes the CSV file: row, class, probability and, where it is known, label."""
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(["row", "class", "probability", *(["label"] if inputs.labels is not None else [])])
+    columns = [inputs.names, predicted, [f"{p:.6f}" for p in probabilities]]
+    if inputs.labels is not None:
+        columns.append(inputs.labels)
+    lines.writerows(zip(*columns, strict=True))
+    workdir.write_bytes(path, text.getvalue().encode())
+
+
+def accuracy(labels: list[str], predicted: np.ndarray, classes: list[str]) -> str:
+    """One line: the accuracy on rows of classes that the network knows by name, and how many are of others."""
+    index = np.array([classes.index(label) if label in classes else -1 for label in labels])
+    known = index >= 0
+    others = (
+        f"; {np.sum(~known)} rows are of other classes than the network's ({', '.join(classes)})"
+        if not known.all()
+        else ""
+    )
+    if not known.any():
+        return f"accuracy unknown{others}"
+    right = predicted[known] == index[known]
+    low, high = evaluation.binomial(right, 0.95)
+    return f"accuracy {right.mean():.6g} ({right.sum()} of {known.sum()} rows; 95% interval {low:.3f} … {high:.3f}){others}"
+
+
+if __name__ == "__main__":
+    main()
