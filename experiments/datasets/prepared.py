@@ -48,23 +48,18 @@ def open_prepared(name: str, keys: Keys, *, size: tuple[int, int] | None, data_d
     index = cached(cache_dir, fingerprint("tfds index", stamps, keys), lambda: _read_index(folder, keys))
 
     def rows(part: str, split: str, groups: np.ndarray | None) -> Rows:
+        labels = index[f"{part}_labels"]
+
         def read(chosen: np.ndarray) -> np.ndarray:
-            def keep(key: tuple, which: np.ndarray) -> np.ndarray:
-                key = ("tfds rows", stamps, split, keys.image, size, *key)
-                return cached(
-                    cache_dir, fingerprint(*key), lambda: {"x": _read(folder, split, keys.image, size, which)}
-                )["x"]
+            height, width = size or index["image_shape"][:2]
+            num_bytes = len(labels) * int(height) * int(width) * int(index["image_shape"][2])
+            is_small = 0 < num_bytes <= _WHOLE_SPLIT_BYTES
+            which = np.arange(len(labels)) if is_small else chosen
+            key = fingerprint("tfds rows", stamps, split, keys.image, size, which)
+            x = cached(cache_dir, key, lambda: {"x": _read(folder, split, keys.image, size, which)})["x"]
+            return x[chosen] if is_small and len(chosen) < len(x) else x
 
-            whole = np.arange(len(index[f"{part}_labels"]))
-            height, width, channels = (int(n) for n in index["image_shape"])
-            if size is not None:
-                height, width = size
-            if 0 < len(whole) * height * width * channels <= _WHOLE_SPLIT_BYTES:
-                images_of_all = keep((), whole)
-                return images_of_all if len(chosen) == len(whole) else images_of_all[chosen]
-            return keep((chosen,), chosen)
-
-        return Rows(index[f"{part}_labels"], read, groups)
+        return Rows(labels, read, groups)
 
     groups = codes(index.get("train_groups"), index.get("test_groups"))
     names = tuple(str(n) for n in index["class_names"]) if "class_names" in index else None
@@ -92,7 +87,11 @@ def _find(name: str, data_dir: Path) -> Path:
         if (prepared := _newest(target / dataset, None, version)) is None:
             raise ValueError(f"tfds:{name}: there is no version {version}; TFDS now has {_versions(target / dataset)}")
         return prepared
-    call = f'tfds.builder("{name}", data_dir="{target}", file_format="array_record").download_and_prepare()'
+    call = (
+        "import tensorflow_datasets as tfds; "
+        f'tfds.builder("{name}", data_dir="{target}", file_format="array_record").download_and_prepare()'
+        " (many builders of TFDS need TensorFlow for this step; reading does not)"
+    )
     if found:
         raise ValueError(
             f"tfds:{name} was prepared as {formats[0]} ({found[0]}), which can't be read row by row; "
