@@ -1,7 +1,7 @@
 """What a training step costs before it is run in earnest: compiled FLOPs, memory, and measured time."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from mmd_jax.models.layered import Network
 from mmd_jax.transfer import finetune
 from mmd_jax.transfer.finetune import Recipe, Rows
 from mmd_jax.transfer.train import TrainState
-from mmd_jax.types import Stage, Variables
+from mmd_jax.types import Plan, Stage, Variables
 
 STEPS = 4  # in a timed chunk
 
@@ -29,6 +29,65 @@ class Cost(NamedTuple):
     flops: float
     seconds: float
     megabytes: float
+
+
+class RegimeCost(NamedTuple):
+    """What carrying out a regime would take, at most: every epoch of every learning rate.
+
+    Attributes:
+      regime: its name.
+      frozen: layers frozen in its first stage.
+      cached: whether its frozen prefix is cached.
+      steps: in all.
+      seconds: steps × the measured time of a step; validation and compilation left out.
+      megabytes: parameters, optimizer state, batches, temporaries and cached rows of its largest stage.
+    """
+
+    regime: str
+    frozen: int
+    cached: bool
+    steps: int
+    seconds: float
+    megabytes: float
+
+
+def plan_cost(
+    network: Network, variables: Variables, plan: Plan, rows: Rows, recipe: Recipe, *, num_rates: int
+) -> RegimeCost:
+    """Measures a few steps of each stage of a plan.
+
+    Args:
+      network: with a last layer for the target's classes.
+      variables: any of that network's; the cost does not depend on their values.
+      plan: with its decision on caching.
+      rows: the training rows.
+      recipe: how it would be trained.
+      num_rates: learning rates in the grid.
+    """
+    steps = finetune.schedule(len(rows.y), recipe)[0] * num_rates
+    seconds, megabytes = 0.0, 0.0
+    few = Rows(*(array[: STEPS * recipe.batch_size] for array in rows))
+    for stage in plan.stages:
+        start, inputs, kept = 0, few, 0.0
+        if stage.cached:
+            start, inputs = finetune.num_prefix(network, stage), finetune.prefix_rows(network, variables, stage, few)
+            kept = inputs.x.nbytes / len(inputs.y) * len(rows.y) / 1e6
+        cost = step_cost(network, variables, stage, inputs, recipe, start=start)
+        seconds += cost.seconds * steps
+        megabytes = max(megabytes, cost.megabytes + kept)
+    first = plan.stages[0]
+    return RegimeCost(plan.regime, len(first.frozen), first.cached, steps * len(plan.stages), seconds, megabytes)
+
+
+def table(costs: Sequence[RegimeCost]) -> str:
+    """The costs as text, a line each."""
+    lines = [f"{'regime':<14}{'frozen':>7}{'cached':>7}{'steps':>8}{'at most':>11}{'memory':>11}"]
+    for cost in costs:
+        lines.append(
+            f"{cost.regime:<14}{cost.frozen:>7}{'yes' if cost.cached else 'no':>7}{cost.steps:>8}"
+            f"{cost.seconds:>9.1f} s{cost.megabytes:>8.1f} MB"
+        )
+    return "\n".join(lines)
 
 
 def step_cost(

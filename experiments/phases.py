@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments import evaluation, networks, results, sources, workdir
 from experiments.config import Config, Training
 from experiments.datasets.select import split_rows
-from experiments.fits import Arm, adapt
+from experiments.costs import plan_cost, table
+from experiments.fits import Arm, adapt, recipe
+from experiments.progress import track
 from mmd_jax.models.layered import Network
 from mmd_jax.transfer import decision, finetune, profile
 from mmd_jax.transfer.finetune import Rows
@@ -289,6 +292,23 @@ def cached(config: Config, network: Network, plan: Plan, target: sources.Dataset
     return finetune.with_caching(
         plan, network, target.train_x[:1], num_rows=len(target.train_y), limit_bytes=limit
     )
+
+
+def costs(config: Config, directory: Path, key: jax.Array, nets: Networks, chosen: Plan, data: Loaded) -> str:
+    """Estimates the time and memory of the chosen plan and of every regime; a table, kept in costs.json too."""
+    train, _ = split(data.target, config.train, config.seed)
+    variables = nets.target.init(key, jnp.asarray(train.x[:1]))
+    plans = {chosen.regime: chosen} | {
+        regime: cached(config, nets.target, given_plan(config, nets.target, regime, "An estimate."), data.target)
+        for regime in decision.REGIMES
+        if regime != chosen.regime
+    }
+    measured = [
+        plan_cost(nets.target, variables, plan, train, recipe(config.train), num_rates=len(config.train.learning_rates))
+        for plan in track(plans.values(), "cost of each regime")
+    ]
+    workdir.write_json(directory / "costs.json", measured)
+    return table(measured)
 
 
 def reuse(

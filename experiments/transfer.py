@@ -51,7 +51,7 @@ def compute(config: Config, directory: Path) -> None:
         decided = phases.measure_and_decide(config, directory, keys.measure, networks, pretrained, data)
     print(f"{decided.similarity.evidence}\n{decided.plan.reason}\nRegime: {decided.plan.regime}")
     if config.until == "plan":
-        print(phases.costs(config, keys.adapt, networks.target, pretrained, data))
+        print(phases.costs(config, directory, keys.adapt, networks, decided.plan, data))
         return
     with clock("reuse"):
         chosen = phases.reuse(config, directory, keys.adapt, networks, pretrained, decided.plan, data)
