@@ -508,7 +508,10 @@ def test_tfds_absent_or_in_another_format(data_dir, tmp_path):
     call = (
         r'tfds\.builder\("rock_you:1\.0\.0", data_dir=".*/data", file_format="array_record"\)\.download_and_prepare\(\)'
     )
-    with pytest.raises(ValueError, match=f"was prepared as tfrecord .* again as array_record: {call}"):
+    with pytest.raises(
+        ValueError,
+        match=f"was prepared as tfrecord .* again as array_record: import tensorflow_datasets as tfds; {call}",
+    ):
         read("tfds:rock_you:1.0.0", data_dir)
     pretend(data_dir, "rock_you", "tfrecord")
     with pytest.raises(ValueError, match=r'data_dir=".*/data/array_record"'):  # TFDS does not overwrite another format
