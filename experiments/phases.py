@@ -211,13 +211,40 @@ def measure(config: Config, key: jax.Array, network: Network, variables: Variabl
     The source's test rows are such rows; of the target, training rows are taken, so that its test rows stay unseen.
     """
     assert data.source is not None
-    rows_key, inputs_key, layers_key = jax.random.split(key, 3)
+    rows_key, test_key = jax.random.split(key)
     sizes = len(data.source.test_y), len(data.target.train_y)
     rows_x, rows_y = (
         np.sort(np.asarray(jax.random.permutation(k, size)[: config.test.max_rows]))
         for k, size in zip(jax.random.split(rows_key), sizes, strict=True)
     )
     x, y = data.source.test_x[rows_x], data.target.train_x[rows_y]
+    groups_x, groups_y = data.source.test_groups, data.target.train_groups
+    groups = None if groups_x is None or groups_y is None else (groups_x[rows_x], groups_y[rows_y])
+    tests = test_samples(config, test_key, network, variables, x, y, groups)
+    inputs = tests.pop(INPUTS)
+    return Measurement(inputs, tests, len(x), len(y), RESTORED_NOTE if config.model.weights else "")
+
+
+def test_samples(
+    config: Config,
+    key: jax.Array,
+    network: Network,
+    variables: Variables,
+    x: np.ndarray,
+    y: np.ndarray,
+    groups: tuple[np.ndarray, np.ndarray] | None = None,
+) -> dict[str, TwoSampleResult]:
+    """The config's test of two samples of raw rows, on the preprocessed inputs and on every layer: {name: result}.
+
+    Args:
+      config: its test, and its model's preprocessing.
+      key: consumed.
+      network: whose layers are looked at.
+      variables: its weights.
+      x: rows of the source, [m, ...].
+      y: rows of the target, [n, ...].
+      groups: of the rows of both, permuted whole; or none.
+    """
     settings: dict[str, Any] = {
         "alpha": config.test.alpha,
         "num_permutations": config.test.permutations,
@@ -225,16 +252,15 @@ def measure(config: Config, key: jax.Array, network: Network, variables: Variabl
         "return_null": True,
     }
     test = permutation_test if config.test.resampling == "permutation" else wild_bootstrap_test
-    groups_x, groups_y = data.source.test_groups, data.target.train_groups
-    if test is permutation_test and groups_x is not None and groups_y is not None:
-        settings |= {"groups_x": groups_x[rows_x], "groups_y": groups_y[rows_y]}
-
-    preprocess = networks.preprocessing(config.model, image=data.target.image)
-    vectors = [finetune.in_batches(lambda b: preprocess(b).reshape(len(b), -1), rows) for rows in (x, y)]
-    inputs = test(inputs_key, *vectors, **settings)
-    features = [profile.layer_features(network, variables, rows, pooling=config.test.pooling) for rows in (x, y)]
-    layers = profile.mmd_profile(layers_key, *features, test=test, **settings)
-    return Measurement(inputs, layers, len(x), len(y), RESTORED_NOTE if config.model.weights else "")
+    if test is permutation_test and groups is not None:
+        settings |= {"groups_x": groups[0], "groups_y": groups[1]}
+    preprocess = networks.preprocessing(config.model, image=x.dtype == np.uint8)
+    samples = [
+        {INPUTS: finetune.in_batches(lambda batch: preprocess(batch).reshape(len(batch), -1), rows)}
+        | profile.layer_features(network, variables, rows, pooling=config.test.pooling)
+        for rows in (x, y)
+    ]
+    return profile.mmd_profile(key, *samples, test=test, **settings)
 
 
 RESTORED_NOTE = (

@@ -1,0 +1,15 @@
+"""CIFAR-10's six animals → its four vehicles, in colour, 2,000 labels; a size for two cores.
+
+    python -m experiments.transfer --config configs/cifar10_animals_to_vehicles.py
+"""
+
+from experiments.config import Config, Data, Model, Training
+
+config = Config(
+    name="cifar10_animals_to_vehicles",
+    source=Data("cifar10", classes=("bird", "cat", "deer", "dog", "frog", "horse"), limit=12_000),
+    target=Data("cifar10", classes=("airplane", "automobile", "ship", "truck"), limit=2_000),
+    model=Model(width=24, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)),
+    pretrain=Training(epochs=8, batch_size=64, learning_rates=(1e-3,)),
+    train=Training(epochs=25, batch_size=64, learning_rates=(3e-3, 1e-3), patience=5),
+)

@@ -1,0 +1,14 @@
+"""MNIST → scikit-learn's digits: related, and a small target (200 labels).
+
+    python -m experiments.transfer --config configs/mnist_to_digits.py
+"""
+
+from experiments.config import Config, Data, Training
+
+config = Config(
+    name="mnist_to_digits",
+    source=Data("mnist", limit=20_000),
+    target=Data("digits", limit=200),
+    pretrain=Training(epochs=4, batch_size=64, learning_rates=(1e-3,)),
+    train=Training(epochs=60, batch_size=32, learning_rates=(3e-3, 1e-3, 3e-4), patience=10),
+)
