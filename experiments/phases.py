@@ -5,6 +5,7 @@ where the last one stopped.
 """
 
 import contextlib
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -110,7 +111,22 @@ def load(config: Config) -> Loaded:
     if config.source is None:
         return Loaded(None, target, target.note)
     source = sources.load(config.source, seed=config.seed, data_dir=config.data_dir)
-    return Loaded(*sources.common_format(source, target))
+    shared = shared_rows(source, target) if config.source.name == config.target.name else 0
+    source, target, note = sources.common_format(source, target)
+    if shared:
+        warning = (
+            f"Source and target have {shared} rows in common: the test of P = Q and both accuracies are too favourable to "
+            "reuse. Choose disjoint classes or parts."
+        )
+        print(f"warning: {warning}", file=sys.stderr)
+        note = f"{note} {warning}".strip()
+    return Loaded(source, target, note)
+
+
+def shared_rows(source: sources.Dataset, target: sources.Dataset) -> int:
+    """How many rows of one data set stand in both selections; rows of its training and of its test split count apart."""
+    parts = ((source.train_rows, target.train_rows), (source.test_rows, target.test_rows))
+    return sum(len(np.intersect1d(a, b)) for a, b in parts)
 
 
 def build(config: Config, data: Loaded) -> Networks:
