@@ -124,7 +124,9 @@ def as_network(made: Any, example: jax.Array | jax.ShapeDtypeStruct, *, layers: 
 
 def _read_npz(path: Path) -> Arrays:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here: np.load leaves a broken file open.
+        with path.open("rb") as stream:
+            file = np.load(stream, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise ValueError("it holds a single array, not named ones")
             arrays = {name: file[name] for name in file.files}

@@ -20,9 +20,10 @@ POOLED = (16, 2, 0, 0, 2)
 def cnn8(num_classes: int, *, width: int = 16) -> Network:
     """Layers conv1 … conv5, fc6, fc7, fc8, on images [batch, height, width, channels] of at least 4 × 4 pixels.
 
-    Each convolution is 3 × 3, stride 1, with ReLU; a 2 × 2 max-pool is part of conv1 (where the smaller side is at least
-    16), conv2 and conv5. They have 1, 2, 3, 3 and 2 times `width` channels. fc6 and fc7 have 8·width units, with ReLU. Weights are He's, biases 0. No normalisation, as in
-    the paper; the dtype is that of parameters and inputs.
+    Each convolution is 3 × 3, stride 1, with ReLU; a 2 × 2 max-pool is part of conv1 (where the smaller side is at
+    least 16), conv2 and conv5. They have 1, 2, 3, 3 and 2 times `width` channels; fc6 and fc7 have 8 times `width`
+    units, with ReLU. Weights are He's, biases 0. No normalisation, as in the paper; the dtype is that of parameters and
+    inputs.
 
     Args:
       num_classes: units of fc8, > 0.

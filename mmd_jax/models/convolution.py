@@ -29,6 +29,7 @@ def convolve(
            [6., 9., 6.],
            [4., 6., 4.]], dtype=float32)
     """
+    # Not lax.platform_dependent: under grad its branches carry each other's residuals, so a GPU would get the columns.
     return convolve_sliced(x, kernel) if jax.default_backend() == "cpu" else convolve_builtin(x, kernel)
 
 

@@ -157,7 +157,7 @@ def _init_and_apply(name: str, layer: Layer | nn.Module, stochastic: bool):
 
         def apply(own, x, train, key):
             try:
-                return linen.apply(layer, own, x, ("",), ("",) if train else (), key)
+                return linen.apply(layer, own, x, {"": (name,)}, (name,) if train else (), key)
             except linen.NeedsKey as error:
                 if stochastic:
                     raise

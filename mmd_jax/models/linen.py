@@ -18,19 +18,29 @@ MODES = {"train": True, "training": True, "is_training": True, "deterministic": 
 
 def init(module: nn.Module, key: Array, x: Array) -> Variables:
     """The module's variables, initialised in evaluation mode."""
-    with nn.intercept_methods(_set_modes((), ())):
+    with nn.intercept_methods(_set_modes({}, ())):
         return module.init(key, x)
 
 
 def apply(
-    module: nn.Module, variables: Variables, x: Array, layers: Sequence[str], train: Collection[str], key: Array | None
+    module: nn.Module,
+    variables: Variables,
+    x: Array,
+    owners: Mapping[str, Collection[str]],
+    train: Collection[str],
+    key: Array | None,
 ) -> tuple[Array, dict[str, Any]]:
-    """(output, every collection but "params" after the pass), the layers in `train` in training mode.
+    """(output, every collection but "params" after the pass); a submodule trains where an owner is in `train`.
 
-    The layer "" stands for the whole module. Raises NeedsKey where a layer in training mode needs a key and gets none.
+    Args:
+      owners: {path of a submodule: its layers}, of `ownership`. A path that is not there has its parent's owners, so
+        {"": ["layer"]} makes one layer of the whole module.
+
+    Raises:
+      NeedsKey: a submodule in training mode draws random numbers, and there is no key.
     """
     state = {collection: tree for collection, tree in variables.items() if collection != "params"}
-    with nn.intercept_methods(_set_modes(layers, train)):
+    with nn.intercept_methods(_set_modes(owners, train)):
         # A single key serves whatever names the module gives its streams.
         rngs = None if key is None else {"params": key}
         y, after = module.apply(variables, x, rngs=rngs, mutable=list(state) if train else [])
@@ -43,7 +53,7 @@ def outputs(module: nn.Module, variables: Variables, x: Array, layers: Sequence[
     def wanted(submodule: nn.Module, method: str) -> bool:
         return method != "setup" and "/".join(submodule.path) in layers
 
-    with nn.intercept_methods(_set_modes((), ())):
+    with nn.intercept_methods(_set_modes({}, ())):
         y, captured = module.apply(variables, x, capture_intermediates=wanted, mutable=["intermediates"])
     found: dict[str, Any] = {layers[-1]: y}
     for layer in layers[:-1]:
@@ -57,12 +67,12 @@ def outputs(module: nn.Module, variables: Variables, x: Array, layers: Sequence[
 
 
 def trace(module: nn.Module, example: Array | jax.ShapeDtypeStruct) -> tuple[Variables, tuple[str, ...]]:
-    """(the shapes of the variables, the paths of all submodules in the order in which they were first called)."""
-    called: dict[str, None] = {}
+    """(the shapes of the variables, the path of each call of a submodule, in order)."""
+    called: list[str] = []
 
     def record(next_function, args, kwargs, context):
         if context.method_name != "setup" and context.module.path:
-            called.setdefault("/".join(context.module.path))
+            called.append("/".join(context.module.path))
         return next_function(*args, **kwargs)
 
     def traced(key, x):
@@ -83,6 +93,7 @@ def outermost(variables: Variables, called: Sequence[str]) -> tuple[str, ...]:
     def owned(name: str) -> bool:
         return any(layer_of(path, (name,)) for path in paths)
 
+    called = tuple(dict.fromkeys(called))
     names = [name for name in called if "/" not in name and owned(name)]
     while len(names) == 1:
         inside = [name for name in called if name.rpartition("/")[0] == names[0] and owned(name)]
@@ -92,33 +103,55 @@ def outermost(variables: Variables, called: Sequence[str]) -> tuple[str, ...]:
     return (*sorted({path for path in paths if not layer_of(path, names)}), *names)
 
 
+def ownership(called: Sequence[str], layers: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """{path of a submodule: the layers whose mode it shares}, given the order of the calls.
+
+    What lies in a layer is that layer's; what holds layers has all of them. What is neither (a Dropout between layers)
+    belongs to the layers that read it: those called next after it, or the last layer where none is.
+    """
+    owners: dict[str, tuple[str, ...]] = {"": tuple(layers)}
+    waiting: list[str] = []
+    for path in called:
+        if layer := layer_of(path, layers):
+            owners[path] = (layer,)
+            for loose in waiting:
+                owners[loose] = tuple(dict.fromkeys((*owners.get(loose, ()), layer)))
+            waiting = []
+        elif held := tuple(layer for layer in layers if layer.startswith(f"{path}/")):
+            owners[path] = held
+        else:
+            waiting.append(path)
+    return {**dict.fromkeys(waiting, (layers[-1],)), **owners}
+
+
 def stochastic(
-    module: nn.Module, example: Array | jax.ShapeDtypeStruct, variables: Variables, layers: Sequence[str]
+    module: nn.Module,
+    example: Array | jax.ShapeDtypeStruct,
+    variables: Variables,
+    owners: Mapping[str, Collection[str]],
 ) -> frozenset[str]:
     """The layers that cannot run in training mode without a key."""
 
     def needs_key(train: Collection[str]) -> bool:
         try:
-            jax.eval_shape(lambda variables, x: apply(module, variables, x, layers, train, None), variables, example)
+            jax.eval_shape(lambda variables, x: apply(module, variables, x, owners, train, None), variables, example)
         except NeedsKey:
             return True
         return False
 
-    if not needs_key(layers):
+    if not needs_key(owners[""]):
         return frozenset()
-    return frozenset(layer for layer in layers if needs_key((layer,)))
+    return frozenset(layer for layer in owners[""] if needs_key((layer,)))
 
 
-def _set_modes(layers: Sequence[str], train: Collection[str]):
-    """An interceptor that sets every argument and field that means "training or not" by the layer it is in."""
+def _set_modes(owners: Mapping[str, Collection[str]], train: Collection[str]):
+    """An interceptor that sets every argument and field that means "training or not" by the layers it belongs to."""
 
     def training(path: tuple[str, ...]) -> bool:
-        name = "/".join(path)
-        for layer in layers:
-            if not layer or name == layer or name.startswith(layer + "/"):
-                return layer in train
-        # A module that holds several layers; what it holds is set on its own.
-        return any(layer.startswith(f"{name}/" if name else "") for layer in train)
+        for length in range(len(path), -1, -1):
+            if (name := "/".join(path[:length])) in owners:
+                return any(layer in train for layer in owners[name])
+        return False
 
     def intercept(next_function, args, kwargs, context):
         module = context.module
@@ -127,19 +160,19 @@ def _set_modes(layers: Sequence[str], train: Collection[str]):
         mode = training(module.path)
         # BatchNorm and Dropout take their mode as a field or as an argument, and refuse both at once.
         fields = {name for name in MODES if name in module.__dataclass_fields__ and getattr(module, name) is not None}
-        function = getattr(type(module), context.method_name)
-        signature = inspect.signature(function)
-        bound = signature.bind(module, *args, **kwargs)
+        signature = inspect.signature(context.orig_method)
+        # Partial: the mode may be a required argument that nobody gave.
+        bound = signature.bind_partial(*args, **kwargs)
         for name in MODES.keys() & signature.parameters.keys() - fields:
             bound.arguments[name] = MODES[name] is mode
         for name in fields & bound.arguments.keys():
             del bound.arguments[name]
         before = {name: getattr(module, name) for name in fields}
         for name in fields:
-            # A module is frozen, and this instance lives for this pass only.
+            # A module is frozen, but this instance lives for this pass only.
             object.__setattr__(module, name, MODES[name] is mode)
         try:
-            return next_function(*bound.args[1:], **bound.kwargs)
+            return next_function(*bound.args, **bound.kwargs)
         finally:
             for name, value in before.items():
                 object.__setattr__(module, name, value)

@@ -80,7 +80,7 @@ def _foreign_names(leaves: Collection[str], arrays: Mapping[str, Any]) -> dict[s
         by_bare.setdefault(path.partition("/")[2], []).append(path)
     found: dict[str, str] = {}
     for name in arrays:
-        slashed = name.replace(".", "/")
+        slashed = name if name in leaves else name.replace(".", "/")
         candidates = [slashed] if slashed in leaves else by_bare.get(slashed, [])
         if len(candidates) > 1:
             raise ValueError(f"the tensor {name!r} could be {' or '.join(candidates)}: put the collection in its name")

@@ -78,7 +78,8 @@ def from_linen(
     """A network that is any linen module that takes one batch; it runs as a whole.
 
     Its `__call__` may take `train`, `training`, `deterministic` or `use_running_average`, or none of them. Whatever it
-    passes on, BatchNorm and Dropout inside a layer follow the network's `train`, layer by layer.
+    passes on, BatchNorm and Dropout inside a layer follow the network's `train`, layer by layer; a Dropout between two
+    layers goes with the one that reads it.
 
     Args:
       module: unbound; variables are as its own `init` makes them. Modules under `nn.jit` are not supported: their
@@ -103,7 +104,8 @@ def from_linen(
     names = tuple(layers) or linen.outermost(shapes, called)
     check_names(names)
     check_cover(shapes, names)
-    stochastic = linen.stochastic(module, example, shapes, names)
+    owners = linen.ownership(called, names)
+    stochastic = linen.stochastic(module, example, shapes, owners)
 
     def init(key, x):
         return linen.init(module, key, x)
@@ -111,7 +113,7 @@ def from_linen(
     def apply(variables, x, *, start=0, stop=None, train=(), key=None):
         train = check_train(train, names, stochastic, key)
         _check_whole(start, stop, names)
-        y, after = linen.apply(module, variables, x, names, train, key if train & stochastic else None)
+        y, after = linen.apply(module, variables, x, owners, train, key if train & stochastic else None)
         return y, _keep_frozen(_state(variables), after, names, train)
 
     def features(variables, x):
