@@ -1,6 +1,5 @@
 """Intervals and multiplicity for the numbers of a report. Plain statistics: nothing here knows what MMD is."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -88,7 +87,7 @@ def t_interval(values: Any, level: float = 0.95) -> Interval:
     return Interval(float(mean), float(mean - half), float(mean + half), level, k)
 
 
-def paired_interval(a: Any, b: Any, level: float = 0.95, groups: Sequence[Any] | None = None) -> Interval:
+def paired_interval(a: Any, b: Any, level: float = 0.95, groups: Any = None) -> Interval:
     """Interval of the mean difference between paired scores, such as two networks' hits on the same rows.
 
         mean d ± t(level; k − 1) · √(k/(k − 1) · Σ_g (Σ_{i∈g} (d_i − mean d))²) / n,  d = a − b

@@ -28,15 +28,19 @@ SHIFT_ROWS = 256
 class TileSums(NamedTuple):
     """What has been added up over the tiles visited so far; sums of disjoint ranges of tiles add up to the whole.
 
-    The last column is all ones: its `within` is 1ᵀK1.
+    The last column of each is that of a split with all rows in X: its `within` is 1ᵀK1.
 
     Attributes:
       within: diag(SᵀKS). Shape [C + 1].
       total: SᵀK1. Shape [C + 1].
+      diagonal: of k(x, x), less the shift, over the rows of X. Shape [C + 1].
+      size: rows of X. Shape [C + 1].
     """
 
     within: Float[Array, " C1"]
     total: Float[Array, " C1"]
+    diagonal: Float[Array, " C1"]
+    size: Float[Array, " C1"]
 
 
 class SplitSums(NamedTuple):
@@ -96,7 +100,7 @@ def split_sums(pooled: Pooled, columns: Int8[Array, "N C"], bandwidth: Float[Arr
     problem = prepare(pooled, columns, bandwidth, kernel)
     num_tiles = count_tiles(pooled.count, pooled.blocks.shape[1])
     sums = accumulate(initial(problem), 0, num_tiles, problem, kernel)
-    return finish(sums, problem, kernel)
+    return finish(sums, problem.shift)
 
 
 def prepare(pooled: Pooled, columns: Int8[Array, "N C"], bandwidth: Float[Array, " k"], kernel: Kernel) -> Problem:
@@ -107,8 +111,6 @@ def prepare(pooled: Pooled, columns: Int8[Array, "N C"], bandwidth: Float[Array,
     if kernel.translation_invariant:
         blocks = blocks - jnp.sum(blocks, axis=(0, 1), keepdims=True) / count
     shift = lax.stop_gradient(_mean_off_diagonal(blocks.reshape(b * t, d), count, bandwidth, kernel))
-    # Padding belongs to neither side.
-    columns = columns * (jnp.arange(b * t) < count)[:, None].astype(jnp.int8)
     return Problem(blocks, columns.reshape(b, t, -1), count, bandwidth, shift)
 
 
@@ -121,7 +123,7 @@ def count_tiles(count: Any, tile: int) -> Any:
 def initial(problem: Problem) -> TileSums:
     """Nothing visited yet."""
     zeros = jnp.zeros(problem.columns.shape[2] + 1, problem.blocks.dtype)
-    return TileSums(zeros, zeros)
+    return TileSums(zeros, zeros, zeros, zeros)
 
 
 def accumulate(sums: TileSums, first: Any, last: Any, problem: Problem, kernel: Kernel) -> TileSums:
@@ -134,25 +136,18 @@ def accumulate(sums: TileSums, first: Any, last: Any, problem: Problem, kernel: 
     return lax.fori_loop(first, last, add, sums)
 
 
-def finish(sums: TileSums, problem: Problem, kernel: Kernel) -> SplitSums:
-    """From the sums over tiles to those within and between the two sides."""
-    d, dtype = problem.blocks.shape[2], problem.blocks.dtype
-    columns = problem.columns.reshape(-1, problem.columns.shape[2])
-    rows = problem.blocks.reshape(-1, d)
-    diagonal = jax.vmap(kernel.pair, in_axes=(0, 0, None))(rows, rows, problem.bandwidth) - problem.shift
-    diagonal = jnp.where(jnp.arange(rows.shape[0]) < problem.count, diagonal, 0)
-    x_diagonal = jnp.sum(columns * diagonal[:, None], axis=0)
-    m = jnp.sum(columns, axis=0, dtype=jnp.int32)
-    within, total, everything = sums.within[:-1], sums.total[:-1], sums.within[-1]
+def finish(sums: TileSums, shift: Float[Array, ""]) -> SplitSums:
+    """From the sums over all tiles to those within and between the two sides."""
+    within, total, diagonal, size = (value[:-1] for value in sums)
     return SplitSums(
         xx=within,
         xy=total - within,
-        yy=everything - 2 * total + within,
-        x_diagonal=x_diagonal,
-        y_diagonal=jnp.sum(diagonal) - x_diagonal,
-        m=m.astype(dtype),
-        n=(problem.count - m).astype(dtype),
-        shift=problem.shift,
+        yy=sums.within[-1] - 2 * total + within,
+        x_diagonal=diagonal,
+        y_diagonal=sums.diagonal[-1] - diagonal,
+        m=size,
+        n=sums.size[-1] - size,
+        shift=shift,
     )
 
 
@@ -162,28 +157,39 @@ def _visit(kernel: Kernel, index: Any, problem: Problem) -> TileSums:
     So a linear index needs no root to become a pair (i, j), whatever the number of blocks, and ranges of it can be
     handed out. Wrapping visits (b − 1, 0) for (0, b − 1), the same tile transposed.
     """
-    t, count, dtype = problem.blocks.shape[1], problem.count, problem.blocks.dtype
-    b = -(-count // t)
-    i = index % b
-    j = (i + index // b) % b
-    row, column = lax.broadcasted_iota(jnp.int32, (t, t), 0), lax.broadcasted_iota(jnp.int32, (t, t), 1)
-    values = kernel.tile(problem.blocks[i], problem.blocks[j], problem.bandwidth) - problem.shift
-    values = jnp.where((i == j) & (row == column), 0, values)
-
-    left, right = (_with_ones(problem, block).astype(dtype) for block in (i, j))
-    product = jnp.dot(values, right, precision=lax.Precision.HIGHEST)
-    within = jnp.sum(left * product, axis=0)
-    # 1ᵀK S_j, and S_iᵀK 1: the second belongs to the transposed tile, which is not visited.
-    across = jnp.sum(left[:, -1:] * product, axis=0)
-    back = jnp.sum(left * product[:, -1:], axis=0)
-    twice = jnp.asarray(i != j, dtype)
-    return TileSums((1 + twice) * within, across + twice * back)
-
-
-def _with_ones(problem: Problem, block: Any) -> Int8[Array, "t C1"]:
     t = problem.blocks.shape[1]
-    ones = (block * t + jnp.arange(t) < problem.count).astype(jnp.int8)
-    return jnp.concatenate([problem.columns[block], ones[:, None]], axis=1)
+    b = -(-problem.count // t)
+    i = lax.rem(index, b)
+    j = lax.rem(i + lax.div(index, b), b)
+    rows, left = _block(problem, i)
+    others, right = _block(problem, j)
+
+    on_diagonal = (i == j) & jnp.eye(t, dtype=bool)
+    values = kernel.tile(rows, others, problem.bandwidth) - problem.shift
+    values = jnp.where(on_diagonal, 0, values)
+    product = jnp.dot(values, right, precision=lax.Precision.HIGHEST)
+
+    ones = left[:, -1]
+    within = jnp.sum(left * product, axis=0)
+    across = jnp.dot(ones, product, precision=lax.Precision.HIGHEST)  # 1ᵀK S_j
+    diagonal = jax.vmap(kernel.pair, in_axes=(0, 0, None))(rows, rows, problem.bandwidth) - problem.shift
+    # S_iᵀK 1 belongs to the transposed tile, which is not visited; the other two are no sums over pairs.
+    back, x_diagonal, size = jnp.dot(
+        jnp.stack([product[:, -1], diagonal, ones]), left, precision=lax.Precision.HIGHEST
+    )
+    once = (i == j).astype(rows.dtype)
+    twice = 1 - once
+    return TileSums((1 + twice) * within, across + twice * back, once * x_diagonal, once * size)
+
+
+def _block(problem: Problem, index: Any) -> tuple[Float[Array, "t d"], Float[Array, "t C1"]]:
+    """A block's rows, and its columns with one of ones; padding has 0 in all of them, so it counts nowhere."""
+    rows, columns = (
+        lax.dynamic_index_in_dim(array, index, keepdims=False) for array in (problem.blocks, problem.columns)
+    )
+    t = rows.shape[0]
+    ones = (index * t + jnp.arange(t) < problem.count).astype(jnp.int8)[:, None]
+    return rows, jnp.concatenate([columns * ones, ones], axis=1).astype(rows.dtype)
 
 
 def _mean_off_diagonal(

@@ -9,7 +9,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int, UInt32
 
-from mmd_jax.two_sample.pooled import all_finite, check_bandwidth, check_rows, is_traced, stack
+from mmd_jax.two_sample.pooled import Numbers, all_finite, check_bandwidth, check_rows, is_traced, stack
 
 # The median of ~half a million distances is as good a bandwidth as that of all, and costs less than the test.
 MEDIAN_ROWS = 1024
@@ -53,7 +53,7 @@ def squared_distances(A: Float[Array, "s d"], B: Float[Array, "t d"]) -> Float[A
     return jnp.maximum(squares_a[:, None] + squares_b[None, :] - 2 * product, 0)
 
 
-def median_bandwidth(pooled: ArrayLike) -> Float[Array, ""]:
+def median_bandwidth(pooled: Numbers) -> Float[Array, ""]:
     """Median of the distances between different rows of the pooled sample: the median heuristic.
 
         σ = median{‖z_i − z_j‖ : i ≠ j}
@@ -83,7 +83,7 @@ def median_bandwidth(pooled: ArrayLike) -> Float[Array, ""]:
     return median_of_blocks(stack((rows,), pad=not traced), rows.shape[0])
 
 
-def resolve_bandwidth(bandwidth: ArrayLike | None, blocks: Any, count: int) -> Any:
+def resolve_bandwidth(bandwidth: Numbers | None, blocks: Any, count: int) -> Any:
     """The bandwidths that were given, checked, else the median of the pooled rows. Shape [k]."""
     if bandwidth is None:
         return median_of_blocks(blocks, count).reshape(1)

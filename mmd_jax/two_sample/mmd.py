@@ -6,12 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from mmd_jax.two_sample.gram import SplitSums, split_sums
 from mmd_jax.two_sample.kernels import Kernel, gaussian, resolve_bandwidth
-from mmd_jax.two_sample.pooled import Pooled, all_finite, is_traced, pool
+from mmd_jax.two_sample.pooled import Numbers, Pooled, all_finite, is_traced, pool
 from mmd_jax.two_sample.resampling import observed_column
 
 
@@ -28,7 +27,7 @@ class Estimates(NamedTuple):
 
 
 def mmd2_unbiased(
-    x: ArrayLike, y: ArrayLike, *, bandwidth: ArrayLike | None = None, kernel: Kernel = gaussian
+    x: Numbers, y: Numbers, *, bandwidth: Numbers | None = None, kernel: Kernel = gaussian
 ) -> Float[Array, ""]:
     """Unbiased estimate of the squared MMD between the distributions of x and y.
 
@@ -60,7 +59,7 @@ def mmd2_unbiased(
 
 
 def mmd_biased(
-    x: ArrayLike, y: ArrayLike, *, bandwidth: ArrayLike | None = None, kernel: Kernel = gaussian
+    x: Numbers, y: Numbers, *, bandwidth: Numbers | None = None, kernel: Kernel = gaussian
 ) -> Float[Array, ""]:
     """Biased estimate of MMD: the largest difference of means over the unit ball of the kernel's function space.
 

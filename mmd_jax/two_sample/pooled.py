@@ -14,6 +14,9 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float
 
+# What the public functions take as numbers: arrays of jax or numpy, plain numbers, and lists of them.
+Numbers = ArrayLike | Sequence[Any]
+
 # Products of tiles reach the machine's peak near this many rows; smaller ones waste less on small samples.
 LARGEST_TILE = 1024
 SMALLEST_TILE = 64
@@ -148,13 +151,13 @@ def all_finite(blocks: Float[Array, "b t d"]) -> Bool[Array, ""]:
     return jnp.all(jnp.isfinite(blocks))
 
 
-def check_bandwidth(bandwidth: ArrayLike, dtype: Any) -> Any:
+def check_bandwidth(bandwidth: Numbers, dtype: Any) -> Any:
     """Bandwidths as a vector [k], positive where they can be seen; traced ones that are not positive become NaN."""
     if np.ndim(bandwidth) > 1 or np.size(bandwidth) == 0:
         raise ValueError(
             f"bandwidth has shape {np.shape(bandwidth)}; expected a positive number or a vector [k] of them."
         )
-    if is_traced(bandwidth):
+    if isinstance(bandwidth, jax.core.Tracer):
         traced = jnp.ravel(jnp.asarray(bandwidth)).astype(dtype)
         return jnp.where((traced > 0) & jnp.isfinite(traced), traced, jnp.nan)
     values = np.ravel(np.asarray(bandwidth, dtype))

@@ -13,8 +13,8 @@ from jaxtyping import Int, Int8, Key, UInt32
 
 from mmd_jax.two_sample.pooled import Pooled
 
-# Entries that random numbers are drawn for at a time: few enough for the processor's cache, and for the peak of memory.
-DRAWN_AT_ONCE = 1 << 19
+# Columns whose random numbers are drawn at a time: few enough for the processor's cache, and for the peak of memory.
+DRAWN_AT_ONCE = 32
 
 
 def observed_column(pooled: Pooled) -> Int8[Array, "N 1"]:
@@ -33,7 +33,7 @@ def permutations(key: Key[Array, ""], num: int, pooled: Pooled) -> Int8[Array, "
     Returns:
       One subset a column.
     """
-    return subsets(key, num, pooled.m, pooled.count, pooled.capacity).T
+    return subsets(key, num, pooled.m, pooled.count, pooled.capacity)
 
 
 def group_permutations(key: Key[Array, ""], num: int, pooled: Pooled, groups: Int[Array, " N"]) -> Int8[Array, "N B"]:
@@ -53,7 +53,7 @@ def group_permutations(key: Key[Array, ""], num: int, pooled: Pooled, groups: In
     num_groups = jnp.max(groups) + 1
     in_x = jnp.zeros(pooled.capacity, jnp.int32).at[groups].max((row < pooled.m).astype(jnp.int32))
     chosen = subsets(key, num, jnp.sum(in_x), num_groups, pooled.capacity)
-    return jnp.where((row < pooled.count)[:, None], chosen.T[groups], 0).astype(jnp.int8)
+    return jnp.where((row < pooled.count)[:, None], chosen[groups], 0).astype(jnp.int8)
 
 
 def swapped_pairs(key: Key[Array, ""], num: int, pooled: Pooled) -> Int8[Array, "N B"]:
@@ -69,13 +69,13 @@ def swapped_pairs(key: Key[Array, ""], num: int, pooled: Pooled) -> Int8[Array, 
     """
     row = jnp.arange(pooled.capacity)
     swapped = _draw(key, num, pooled.capacity, lambda bits: (bits >> 31).astype(jnp.int8))
-    swapped = swapped.T[jnp.where(row < pooled.m, row, row - pooled.m)]
+    swapped = swapped[jnp.where(row < pooled.m, row, row - pooled.m)]
     is_x = (row < pooled.m).astype(jnp.int8)[:, None]
     return jnp.where((row < pooled.count)[:, None], swapped ^ is_x, 0).astype(jnp.int8)
 
 
-def subsets(key: Key[Array, ""], num: int, size: Any, count: Any, capacity: int) -> Int8[Array, "B N"]:
-    """Random subsets of `size` of the first `count` of `capacity` items, uniform, one a row.
+def subsets(key: Key[Array, ""], num: int, size: Any, count: Any, capacity: int) -> Int8[Array, "N B"]:
+    """Random subsets of `size` of the first `count` of `capacity` items, uniform, one a column.
 
     Every item draws 31 random bits, and the items with the smallest are the subset; ties go to the smaller index. Only
     the threshold is needed, not the order, so it is searched by counting: several times faster than a sort.
@@ -85,41 +85,40 @@ def subsets(key: Key[Array, ""], num: int, size: Any, count: Any, capacity: int)
 
 
 def _draw(
-    key: Key[Array, ""], num: int, capacity: int, member: Callable[[UInt32[Array, "c N"]], Int8[Array, "c N"]]
-) -> Int8[Array, "B N"]:
+    key: Key[Array, ""], num: int, capacity: int, member: Callable[[UInt32[Array, "N c"]], Int8[Array, "N c"]]
+) -> Int8[Array, "N B"]:
     """`member` of random bits for each of `num` sets, a few sets at a time.
 
-    An item's bits depend on its index and its set's key, not on the capacity: padding changes no set.
+    An item's bits depend on its index and its set, not on the capacity (with jax's default generator): padding changes
+    no set.
     """
-    at_once = max(1, min(num, DRAWN_AT_ONCE // capacity))
-    rounds = -(-num // at_once)
-    # The last round may repeat a few keys, whose sets are dropped.
-    keys = jax.random.split(key, num)[jnp.arange(rounds * at_once) % num].reshape(rounds, at_once)
-    draw_bits = jax.vmap(lambda key: jax.random.bits(key, (capacity,), jnp.uint32))
-    return lax.map(lambda keys: member(draw_bits(keys)), keys).reshape(rounds * at_once, capacity)[:num]
+    rounds = -(-num // DRAWN_AT_ONCE)
+    drawn = lax.map(
+        lambda key: member(jax.random.bits(key, (capacity, DRAWN_AT_ONCE), jnp.uint32)), jax.random.split(key, rounds)
+    )
+    return jnp.moveaxis(drawn, 0, 1).reshape(capacity, rounds * DRAWN_AT_ONCE)[:, :num]
 
 
-def _smallest(values: Int[Array, "c N"], size: Int[Array, ""], count: Int[Array, ""]) -> Int8[Array, "c N"]:
-    """Mark the `size` smallest of the first `count` entries of each row of random numbers in [0, 2³¹)."""
+def _smallest(values: Int[Array, "N c"], size: Int[Array, ""], count: Int[Array, ""]) -> Int8[Array, "N c"]:
+    """Mark the `size` smallest of the first `count` entries of each column of random numbers in [0, 2³¹)."""
+    capacity, num = values.shape
     top = 2**31 - 1
-    index = jnp.arange(values.shape[1], dtype=jnp.int32)[None, :]
+    index = jnp.arange(capacity, dtype=jnp.int32)[:, None]
     values = jnp.where(index < count, jnp.minimum(values, top - 1), top)
-    everything = jnp.full(values.shape[0], count)
 
     def below(threshold: Int[Array, " c"]) -> Int[Array, " c"]:
-        return jnp.sum(values < threshold[:, None], axis=1, dtype=jnp.int32)
+        return jnp.sum(values < threshold[None, :], axis=0, dtype=jnp.int32)
 
-    threshold, found = _search(below, size, jnp.full(values.shape[0], top), everything)
+    threshold, found = _search(below, size, jnp.full(num, top), jnp.full(num, count))
 
     # Rarely, equal numbers straddle the threshold, and too many are found: of these, the smaller indices are in.
-    tied = values == threshold[:, None] - 1
-    less = values < threshold[:, None] - 1
+    tied, less = values == threshold[None, :] - 1, values < threshold[None, :] - 1
 
     def up_to(cut: Int[Array, " c"]) -> Int[Array, " c"]:
-        return jnp.sum(less | (tied & (index < cut[:, None])), axis=1, dtype=jnp.int32)
+        return jnp.sum(less | (tied & (index < cut[None, :])), axis=0, dtype=jnp.int32)
 
-    cut, _ = _search(up_to, size, jnp.full(values.shape[0], values.shape[1]), found)
-    return (less | (tied & (index < cut[:, None]))).astype(jnp.int8)
+    cut, _ = _search(up_to, size, jnp.full(num, capacity), found)
+    return (less | (tied & (index < cut[None, :]))).astype(jnp.int8)
 
 
 def _search(

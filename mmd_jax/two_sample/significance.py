@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int, Key
 from mmd_jax.two_sample.gram import split_sums
 from mmd_jax.two_sample.kernels import Kernel, gaussian, resolve_bandwidth
 from mmd_jax.two_sample.mmd import biased, unbiased
-from mmd_jax.two_sample.pooled import Pooled, all_finite, is_traced, pool
+from mmd_jax.two_sample.pooled import Numbers, Pooled, all_finite, is_traced, pool
 from mmd_jax.two_sample.resampling import group_permutations, observed_column, permutations, swapped_pairs
 from mmd_jax.types import TwoSampleResult
 
@@ -29,14 +29,14 @@ Resampling = Callable[[Array, int, Pooled, Array | None], Array]
 
 def permutation_test(
     key: Key[Array, ""],
-    x: ArrayLike,
-    y: ArrayLike,
+    x: Numbers,
+    y: Numbers,
     *,
-    bandwidth: ArrayLike | None = None,
+    bandwidth: Numbers | None = None,
     alpha: ArrayLike = 0.05,
     num_permutations: int = 999,
-    groups_x: ArrayLike | None = None,
-    groups_y: ArrayLike | None = None,
+    groups_x: Numbers | None = None,
+    groups_y: Numbers | None = None,
     kernel: Kernel = gaussian,
     return_null: bool = False,
 ) -> TwoSampleResult:
@@ -104,10 +104,10 @@ def permutation_test(
 
 def wild_bootstrap_test(
     key: Key[Array, ""],
-    x: ArrayLike,
-    y: ArrayLike,
+    x: Numbers,
+    y: Numbers,
     *,
-    bandwidth: ArrayLike | None = None,
+    bandwidth: Numbers | None = None,
     alpha: ArrayLike = 0.05,
     num_permutations: int = 999,
     kernel: Kernel = gaussian,
@@ -179,8 +179,8 @@ def _check_knobs(key: Any, alpha: Any, num: Any) -> None:
         raise ValueError(f"alpha is {alpha}; expected one number between 0 and 1, the level of the test.")
     if _allowed(np.float64(alpha), num) < 1:
         raise ValueError(
-            f"alpha is {alpha}, below 1 / (num_permutations + 1) = 1 / {num + 1}, the smallest possible p-value: nothing could "
-            f"ever be rejected. Use at least {math.ceil(1 / float(alpha)) - 1} permutations, or a larger alpha."
+            f"alpha is {alpha}, below 1 / (num_permutations + 1) = 1 / {num + 1}, the smallest possible p: nothing "
+            f"could ever be rejected. Use at least {math.ceil(1 / float(alpha)) - 1} permutations, or a larger alpha."
         )
 
 

@@ -78,5 +78,5 @@ def test_median_bandwidth_of_bad_traced_rows_is_nan():
     pooled = rows(0, 10, 3)
     pooled[3, 1] = np.nan
     assert np.isnan(jax.jit(median_bandwidth)(pooled))
-    with pytest.raises(ValueError, match="pooled has 1 rows with NaN or infinite entries .the first is row 3"):
+    with pytest.raises(ValueError, match=r"pooled has 1 rows with NaN or infinite entries \(the first is row 3"):
         median_bandwidth(pooled)
