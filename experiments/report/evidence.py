@@ -12,7 +12,9 @@ def section(run: Run, show: Any) -> Html:
     rows = measured(run)
     title = tag("h2", "How far the new data are from the old")
     if not rows:
-        return join([title, tag("p", run.result["similarity"]["evidence"]), tag("p", nothing_measured(run))])
+        known = run.result["similarity"]["kind"] != "unknown"
+        evidence = tag("p", run.result["similarity"]["evidence"]) if known else None
+        return join([title, evidence, tag("p", nothing_measured(run))])
     settings, numbers = run.config["test"], run.result["two_sample"]["inputs"]
     return join(
         [
@@ -120,9 +122,9 @@ def evidence_table(run: Run) -> Html:
         ],
         numbers=(1, 2, 3, 4, 5),
         marked=next((i for i, row in enumerate(rows) if row.decides), None),
-        caption="“Unbiased” may fall below 0 where P and Q are close. “Biased” is the largest difference of means over the "
-        "unit ball of the kernel's function space; it is never below 0, and too large on average, less so with more "
-        "rows. “Rejected” is at level "
+        caption="“Unbiased” may fall below 0 where P and Q are close. “Biased” is the largest difference of "
+        "means over the unit ball of the kernel's function space; it is never below 0, and too large on average, less "
+        "so with more rows. “Rejected” is at level "
         f"{level:g} without adjustment. “Holm” adjusts the layers' p-values for there being many layers: read that "
         "column when asking whether any particular layer differs. The kernel is Gaussian, exp(−distance² / (2 "
         "bandwidth²))"

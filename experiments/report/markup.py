@@ -13,7 +13,10 @@ class Html(str):
 
 def text(value: Any) -> Html:
     """The value as text; markup stays what it is."""
-    return value if isinstance(value, Html) else Html(html.escape(str(value)))
+    if isinstance(value, Html):
+        return value
+    # HTML has no way to write most control characters.
+    return Html(html.escape("".join(c if c.isprintable() or c.isspace() else "·" for c in str(value))))
 
 
 def tag(name: str, *content: Any, **attributes: str) -> Html:
@@ -22,7 +25,7 @@ def tag(name: str, *content: Any, **attributes: str) -> Html:
     >>> tag("p", "a < b ", tag("b", "!"), class_="note")
     '<p class="note">a &lt; b <b>!</b></p>'
     """
-    given = "".join(f' {key.rstrip("_")}="{html.escape(value)}"' for key, value in attributes.items())
+    given = "".join(f' {key.rstrip("_")}="{text(value)}"' for key, value in attributes.items())
     return Html(f"<{name}{given}>{join(content)}</{name}>")
 
 

@@ -17,7 +17,10 @@ LOOKS = {
     "new": ("#FBE3B5", "", 2.6),
 }
 MOST = 12  # Boxes of one network; neighbours that are treated alike are drawn as one where there would be more.
-CELL, LINE = 1.0, 1.45  # inches: at most so wide a box with its gap, so high a line of boxes
+CELL, LINE = (
+    (1.35, 2.0),
+    0.95,
+)  # inches: at most so wide a box of one layer, of several, with its gap; so high a line of boxes
 
 
 class Box(NamedTuple):
@@ -43,7 +46,9 @@ def plan_picture(run: Run) -> Figure:
         per_line = 8 if max(len(label(box)) for box in found) <= 10 else 6
         lines = [found[at : at + per_line] for at in range(0, len(found), per_line)]
         rows += [(i, stage, line, number, len(lines)) for number, line in enumerate(lines)]
-    heights = [LINE + (0.3 if number == 0 and len(stages) > 1 else 0) for _, _, _, number, _ in rows]
+    heights = [
+        LINE + 0.3 * (number == 0 and len(stages) > 1) + 0.25 * stage["cached"] for _, stage, _, number, _ in rows
+    ]
     figure = Figure(figsize=(WIDTH, sum(heights) + 0.35))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_xlim(0, WIDTH)
@@ -53,7 +58,9 @@ def plan_picture(run: Run) -> Figure:
     for (i, stage, line, number, of), height in zip(rows, heights, strict=True):
         if number == 0 and len(stages) > 1:
             axes.text(0.05, top - 0.12, f"Stage {i + 1} of {len(stages)}", weight="bold", va="center")
-        draw_line(axes, line, top - height + 0.62, stage, first=number == 0, last=number == of - 1)
+        draw_line(
+            axes, line, top - height + 0.44 + 0.25 * stage["cached"], stage, first=number == 0, last=number == of - 1
+        )
         top -= height
     handles = [
         Patch(fc=fill, ec=BLACK, hatch=hatch, lw=edge, label=text)
@@ -87,7 +94,7 @@ def boxes(stage: dict[str, Any]) -> list[Box]:
 def draw_line(axes, line: Sequence[Box], y: float, stage: dict[str, Any], *, first: bool, last: bool) -> None:
     """Boxes with arrows between them, centred at height y; a bracket under those whose outputs are kept."""
     ends = 0.62 if first or last else 0.2
-    cell = min(1.35, (WIDTH - 2 * ends) / len(line))
+    cell = min(CELL[any(len(box.layers) > 1 for box in line)], (WIDTH - 2 * ends) / len(line))
     arrow = {"arrowstyle": "-|>", "color": GREY, "lw": 1.1, "shrinkA": 0, "shrinkB": 0}
     left = ends if first else 0.4
     axes.text(0.05, y, "inputs" if first else "…", va="center", color=GREY)
@@ -119,9 +126,10 @@ def draw_line(axes, line: Sequence[Box], y: float, stage: dict[str, Any], *, fir
                 lw=edge,
             )
         )
-        under = "frozen" if box.fate == "frozen" else f"{box.fate}\nrate × {words.figure(box.rate)}"
+        said = box.fate if len(box.layers) == 1 else f"{len(box.layers)} layers, {box.fate}"
+        under = said if box.fate == "frozen" else f"{said}\nrate × {words.figure(box.rate)}"
         back = {"fc": fill, "ec": "none", "pad": 1.5} if hatch else None
-        size = 9 if len(label(box)) * 0.083 < width else 7.5
+        size = 9 if max(map(len, label(box).split("\n"))) * 0.083 < width else 7.5
         axes.text(
             x + 0.12 + width / 2, y + 0.17, label(box), ha="center", va="center", weight="bold", size=size, bbox=back
         )
@@ -137,7 +145,7 @@ def draw_line(axes, line: Sequence[Box], y: float, stage: dict[str, Any], *, fir
 
 
 def label(box: Box) -> str:
-    """The name, or the first and the last with how many there are."""
+    """The name, or the first and the last."""
     if len(box.layers) == 1:
         return words.short(box.layers[0], 16)
-    return f"{words.short(box.layers[0], 10)} …\n{words.short(box.layers[-1], 10)} ({len(box.layers)})"
+    return f"{words.short(box.layers[0], 16)}\n… {words.short(box.layers[-1], 16)}"

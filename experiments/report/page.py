@@ -76,7 +76,7 @@ def first_page(run: Run, show: Shower) -> Html:
             tag("p", "The answer", class_="label"),
             tag("p", words.answer(run), class_=f"answer {words.verdict(run).replace(' ', '-')}"),
             cards(run),
-            tag("p", tag("b", "What was done. "), how(run)),
+            tag("p", tag("b", "What was done, and why. "), how(run)),
             sample_size(run),
             warnings(run),
             show(
@@ -119,7 +119,7 @@ def cards(run: Run) -> Html:
         card(
             "Difference, on the same test rows",
             f"{words.points(accuracy['paired_difference'])} points",
-            f"{level} interval {words.span(accuracy['interval'], words.points)}",
+            f"percentage points; {level} interval {words.span(accuracy['interval'], words.points)}",
         ),
         class_="cards",
     )
@@ -129,7 +129,11 @@ def how(run: Run) -> Html:
     """The decision in two sentences."""
     plan = run.result["plan"]
     regime = words.REGIMES.get(plan["regime"], plan["regime"])
-    return join([run.result["similarity"]["evidence"], " ", plan["reason"], f" In short ({plan['regime']}): {regime}."])
+    evidence = run.result["similarity"]["evidence"]
+    gloss = (
+        " Here P is the distribution that the source's rows come from, Q the target's." if "P = Q" in evidence else ""
+    )
+    return join([evidence, gloss, " ", plan["reason"], f" In short ({plan['regime']}): {regime}."])
 
 
 def sample_size(run: Run) -> Html | None:
@@ -191,13 +195,13 @@ def training(run: Run, show: Shower) -> Html:
             tag("h2", "How the training went"),
             tag(
                 "p",
-                f"{'Both ways of training' if reused else 'The network'} got the same target rows, the same learning "
-                f"rates to choose from ({', '.join(rates)}), the same validation rows (held out from the training "
-                "rows) and the same rule for when to stop. The learning rate and the moment with the lowest validation "
-                "loss were kept; test rows played no part in it."
+                "Both ways of training got the same target rows, the same learning rates to choose from "
+                f"({', '.join(rates)}), the same validation rows (held out from the training rows) and the same rule "
+                "for when to stop. The learning rate and the moment with the lowest validation loss were kept; test "
+                "rows played no part in it."
                 if reused
-                else f"Each learning rate ({', '.join(rates)}) was tried; the one with the lowest validation loss, at its "
-                "best moment, was kept. Test rows played no part in it.",
+                else f"Each learning rate ({', '.join(rates)}) was tried; the one with the lowest validation loss, at "
+                "its best moment, was kept. Test rows played no part in it.",
             ),
             show(
                 "curves",
@@ -258,9 +262,9 @@ def comparison(run: Run, show: Shower) -> Html:
             show(
                 "confusion",
                 "Confusion matrix of the chosen network",
-                "Which classes the chosen network takes for which: each row is a true class, each column what the "
-                "network said; the numbers count test rows, and the shade is their share of the row. All that is right "
-                "lies on the diagonal. ",
+                "Which classes the chosen network (the one in model/) takes for which: each row is a true class, each "
+                "column what the network said; the numbers count test rows, and the shade is their share of the row. "
+                "All that is right lies on the diagonal. ",
                 confused(run),
             ),
         ]

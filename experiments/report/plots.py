@@ -16,6 +16,7 @@ from experiments.report.network import plan_picture
 from experiments.report.run import Curve, Measured, Run, curves, measured, number
 from experiments.report.style import BLACK, BLUE, GREY, LIGHT, MATPLOTLIB, VERMILION, WIDTH
 
+PERCENT = FuncFormatter(lambda share, _: f"{100 * share:g}%")
 NAMES = {"reuse": "reuse", "from_scratch": "from scratch", "pretrain": "pretraining"}
 
 
@@ -53,9 +54,11 @@ def samples(run: Run) -> Figure | None:
     there = [which for which in ("source", "target") if f"samples/{which}" in run.evidence]
     if not there:
         return None
-    figure = Figure(figsize=(WIDTH, 2.35 if len(there) > 1 else 2.5), layout="constrained")
-    for axes, which in zip(np.ravel(figure.subplots(1, len(there))), there, strict=True):
-        axes.imshow(mosaic(run.evidence[f"samples/{which}"]), interpolation="none")
+    pictures = [mosaic(run.evidence[f"samples/{which}"]) for which in there]
+    height = max(picture.shape[0] / picture.shape[1] for picture in pictures) * WIDTH / 2
+    figure = Figure(figsize=(WIDTH / 2 * len(there), height + 0.3), layout="constrained")
+    for axes, which, picture in zip(np.ravel(figure.subplots(1, len(there))), there, pictures, strict=True):
+        axes.imshow(picture, interpolation="none")
         axes.set_title(f"{which}: {words.short(words.data(run, which), 44)}", loc="left")
         axes.set_axis_off()
     return figure
@@ -88,19 +91,20 @@ def mmd(run: Run) -> Figure | None:
     axes = figure.subplots()
     for y, (row, scale, x) in enumerate(zip(rows, unit, at, strict=True)):
         if row.decides:
-            axes.axhspan(y - 0.72, y + 0.28, color="#F0E442", alpha=0.35, lw=0)
+            axes.axhspan(y - 0.7, y + 0.26, color="#F0E442", alpha=0.35, lw=0)
         if row.null is not None and np.isfinite(row.null).all():
-            counts, edges = np.histogram(row.null / scale, bins=40)
-            axes.stairs(y - 0.62 * counts / counts.max(), edges, baseline=y, fill=True, color="#B5B5B5")
+            counts, edges = np.histogram(row.null / scale, bins=30)
+            axes.stairs(y - 0.6 * counts / counts.max(), edges, baseline=y, fill=True, color="#B5B5B5")
         axes.plot([row.threshold / scale] * 2, [y - 0.66, y + 0.12], color=BLACK, lw=1.4)
         if math.isfinite(x):
-            style = {"marker": "D", "color": VERMILION} if row.reject else {"marker": "o", "color": BLUE}
-            axes.plot(x, y, ms=7, mec="white", mew=0.8, ls="none", clip_on=False, zorder=3, **style)
+            marker, color = ("D", VERMILION) if row.reject else ("o", BLUE)
+            axes.plot(x, y, marker=marker, color=color, ms=7, mec="white", mew=0.8, ls="none", clip_on=False, zorder=3)
         said = f"{words.figure(x, 3)}×" if in_thresholds else f"{words.figure(x, 3)} sd"
-        said = f"{said}   p = {words.figure(row.pvalue)}" if math.isfinite(x) else "could not be computed"
-        weight = "bold" if row.decides else "normal"
-        axes.text(1.012, y, said, transform=axes.get_yaxis_transform(), va="center", fontweight=weight)
-    axes.axhline(0.42, color=GREY, lw=0.6) if len(rows) > 1 else None
+        beside = [(1.088, said, "right"), (1.105, f"p = {words.figure(row.pvalue)}", "left")]
+        for at_x, text, side in beside if math.isfinite(x) else [(1.012, "not computable", "left")]:
+            weight = "bold" if row.decides else "normal"
+            axes.text(at_x, y, text, transform=axes.get_yaxis_transform(), va="center", ha=side, fontweight=weight)
+    axes.axhline(0.33, color=GREY, lw=0.6)
     axes.set_yticks(
         range(len(rows)), [words.short(row.name, 22) + (" (decides)" if row.decides else "") for row in rows]
     )
@@ -112,11 +116,9 @@ def mmd(run: Run) -> Figure | None:
     axes.set_xlabel(
         "MMD² ÷ threshold of the test" if in_thresholds else "MMD² ÷ standard deviation of its null distribution"
     )
-    lowest = min(
-        (float(np.min(row.null)) / s for row, s in zip(rows, unit) if row.null is not None and len(row.null)),
-        default=-1,
-    )
-    stretch(axes, min(-1.0, lowest if math.isfinite(lowest) else -1.0), high)
+    nulls = [row.null / scale for row, scale in zip(rows, unit, strict=True) if row.null is not None]
+    everything = np.concatenate([at, *nulls, [-1.0]])
+    stretch(axes, float(np.nanmin(everything)), high)
     marks = [
         matplotlib.lines.Line2D([], [], color="#B5B5B5", lw=7, label="if P = Q (resampled)"),
         matplotlib.lines.Line2D([], [], color=BLACK, lw=0, marker="|", ms=11, mew=1.4, label="threshold"),
@@ -194,7 +196,7 @@ def learning_curves(found: Sequence[Curve], styles: dict[str, tuple[str, str, st
     else:
         left.set_title("Validation loss", loc="left")
     right.set_title("Validation accuracy", loc="left")
-    right.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+    right.yaxis.set_major_formatter(PERCENT)
     for axes in (left, right):
         axes.set_xlabel("training steps (one batch each)")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -221,7 +223,7 @@ def accuracy(run: Run) -> Figure:
         interval(left, section[key], section[f"{key}_interval"], y, color, marker, words.percent)
     left.set_yticks(range(len(arms)), [label for _, label, _, _ in arms])
     left.set_ylim(len(arms) - 0.4, -0.75)
-    left.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+    left.xaxis.set_major_formatter(PERCENT)
     left.set_title(f"Test accuracy, {words.level(run)} interval", loc="left")
     if right is not None:
         ends = [100 * number(end) for end in section["interval"]]
@@ -232,7 +234,8 @@ def accuracy(run: Run) -> Figure:
         right.set_yticks([0], ["reuse − from scratch"])
         right.set_ylim(0.8, -0.8)
         right.set_title(f"Paired difference in points, {words.level(run)} interval", loc="left")
-        reach = max([abs(end) for end in ends if math.isfinite(end)] + [0.5]) * 1.15
+        shown = [*ends, 100 * number(section["paired_difference"])]
+        reach = max([abs(value) for value in shown if math.isfinite(value)] + [0.5]) * 1.15
         right.set_xlim(-reach, reach)
         right.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:+g}".replace("-", "−") if v else "0"))
     for axes in filter(None, (left, right)):

@@ -4,7 +4,7 @@
 # dash, hatching, word).
 BLACK, GREY, LIGHT = "#1A1A1A", "#6B6B6B", "#F2F2F2"
 BLUE, VERMILION, ORANGE, SKY = "#0072B2", "#D55E00", "#E69F00", "#56B4E9"
-WIDTH = 8.6  # inches, of every wide figure: the page's text width
+WIDTH = 9.16  # inches, of every wide figure: the page's 880 pixels
 
 MATPLOTLIB = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so it is there on every machine
@@ -59,7 +59,7 @@ figcaption { font-size: .86rem; line-height: 1.45; color: #333; margin-top: .4re
 table { border-collapse: collapse; margin: .8rem 0 1.2rem; font-size: .92rem; font-variant-numeric: tabular-nums; }
 caption { caption-side: bottom; text-align: left; font-size: .86rem; color: #333; padding-top: .4rem;
   line-height: 1.45; }
-th, td { text-align: left; vertical-align: top; padding: .28rem .7rem .28rem 0; border-bottom: 1px solid #ddd; }
+th, td { text-align: left; vertical-align: baseline; padding: .28rem 1rem .28rem 0; border-bottom: 1px solid #ddd; }
 thead th { border-bottom: 1.5px solid #1a1a1a; font-size: .84rem; font-weight: 600; }
 th { font-weight: 500; font-size: .88rem; }
 td.number, th.number { text-align: right; }
@@ -68,7 +68,7 @@ table.grid td, table.grid th { border: 1px solid #bbb; padding: .45rem .7rem; }
 table.grid td.here { border: 3px solid #1a1a1a; font-weight: 700; background: #fbf7c2; }
 code, pre { font-family: ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; font-size: .86rem; }
 pre { background: #f4f4f4; padding: .7rem .9rem; overflow-x: auto; white-space: pre-wrap; overflow-wrap: anywhere; }
-td, p, li, figcaption { overflow-wrap: anywhere; }
+h1, h3, td, th, p, li, figcaption { overflow-wrap: anywhere; }
 details > summary { cursor: pointer; font-size: .9rem; }
 dt { font-weight: 700; } dd { margin: 0 0 .5rem 1.2rem; }
 @media print {
