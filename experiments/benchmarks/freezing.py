@@ -1,6 +1,6 @@
 """What freezing saves: compiled FLOPs and measured time of a training step, with 0, 3, 5 and 7 of 8 layers frozen.
 
-    python -m experiments.benchmarks.freezing [--size 28] [--channels 1] [--width 16] [--batch 32]
+    python -m experiments.benchmarks.freezing [--size 32] [--channels 3] [--width 32] [--batch 32]
 
 Each row is one stage of `cnn8`; "clip, norm" clips by a global norm and logs it, which must not bring the backward pass of
 frozen layers back. "Cached" trains on the outputs of the frozen prefix. Times are the least of several chunks of scanned steps.
@@ -26,9 +26,9 @@ from mmd_jax.types import Variables
 class Settings:
     """The size of the problem."""
 
-    size: int = 28
-    channels: int = 1
-    width: int = 16
+    size: int = 32
+    channels: int = 3
+    width: int = 32
     batch: int = 32
     repeats: int = 5
 
