@@ -1,13 +1,17 @@
 """The middle of the report: what was measured, and the plan that follows."""
 
-from typing import Any
+from collections.abc import Callable
 
 from experiments.report import words
 from experiments.report.markup import Html, join, table, tag
-from experiments.report.run import Run, measured
+from experiments.report.plots import units
+from experiments.report.run import Measured, Run, measured
+
+# (name of a figure, what a screen reader says, caption …) -> the figure, or none where the run has no such picture.
+Show = Callable[..., Html | None]
 
 
-def section(run: Run, show: Any) -> Html:
+def how_far(run: Run, show: Show) -> Html:
     """How far the target is from the source: MMD on the inputs and layer by layer."""
     rows = measured(run)
     title = tag("h2", "How far the new data are from the old")
@@ -29,7 +33,7 @@ def section(run: Run, show: Any) -> Html:
                 "chance alone takes it is found by mixing up which rows are source and which are target, "
                 f"{numbers['permutations']:,} times ({resampling(run)}): these values are the null distribution. The "
                 "p-value is the share of them, the observed one counted in, that is at least as large as the observed "
-                f"one; it can't be below {words.figure(1 / (numbers['permutations'] + 1), 2)} here. “Rejected” means p "
+                f"one; it can't be below {words.significant(1 / (numbers['permutations'] + 1), 2)} here. “Rejected” means p "
                 f"≤ {settings['alpha']:g}: the observed MMD² lies beyond the threshold.",
             ),
             show(
@@ -83,10 +87,8 @@ def resampling(run: Run) -> str:
     return "permutations"
 
 
-def unit_in_words(rows: list) -> str:
+def unit_in_words(rows: list[Measured]) -> str:
     """The number beside each line of the picture."""
-    from experiments.report.plots import units
-
     if units(rows)[1]:
         return "observed MMD² as a multiple of its threshold (beyond 1× the test rejects), and the p-value."
     return "observed MMD² in standard deviations of its null distribution, and the p-value."
@@ -110,13 +112,13 @@ def evidence_table(run: Run) -> Html:
         [
             (
                 f"{row.name} (decides)" if row.decides else row.name,
-                words.figure(row.statistic, 4),
-                words.figure(row.mmd_biased, 4),
-                words.figure(row.threshold, 4),
-                words.figure(row.pvalue),
-                "" if row.pvalue_holm is None else words.figure(row.pvalue_holm),
+                words.significant(row.statistic, 4),
+                words.significant(row.mmd_biased, 4),
+                words.significant(row.threshold, 4),
+                words.significant(row.pvalue),
+                "" if row.pvalue_holm is None else words.significant(row.pvalue_holm),
                 "rejected" if row.reject else "not rejected",
-                ", ".join(words.figure(h) for h in row.bandwidth),
+                ", ".join(words.significant(h) for h in row.bandwidth),
             )
             for row in rows
         ],
@@ -150,7 +152,7 @@ def sample(run: Run) -> str:
     )
 
 
-def plan(run: Run, show: Any) -> Html:
+def what_follows(run: Run, show: Show) -> Html:
     """What is done with the network, and why."""
     plan = run.result["plan"]
     rule = "The user chose it; no rule was asked." if plan["rule"] == "given" else f"Rule “{plan['rule']}”."

@@ -127,7 +127,7 @@ def draw_line(axes, line: Sequence[Box], y: float, stage: dict[str, Any], *, fir
             )
         )
         said = box.fate if len(box.layers) == 1 else f"{len(box.layers)} layers, {box.fate}"
-        under = said if box.fate == "frozen" else f"{said}\nrate × {words.figure(box.rate)}"
+        under = said if box.fate == "frozen" else f"{said}\nrate × {words.significant(box.rate)}"
         back = {"fc": fill, "ec": "none", "pad": 1.5} if hatch else None
         size = 9 if max(map(len, label(box).split("\n"))) * 0.083 < width else 7.5
         axes.text(

@@ -38,7 +38,12 @@ def render(directory: str | Path, pictures: Mapping[str, bytes]) -> bytes:
     """The page, with the SVG files of `pictures` inside it: no script, nothing to load."""
     run = read(directory)
     show = Shower(pictures)
-    sections = (first_page(run, show), evidence.section(run, show), evidence.plan(run, show), training(run, show))
+    sections = (
+        first_page(run, show),
+        evidence.how_far(run, show),
+        evidence.what_follows(run, show),
+        training(run, show),
+    )
     body = tag("main", *sections, comparison(run, show), record.section(run))
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     head = tag(
@@ -189,7 +194,7 @@ def warnings(run: Run) -> Html | None:
 def training(run: Run, show: Shower) -> Html:
     """Learning curves."""
     reused = words.verdict(run) != "not reused"
-    rates = [words.figure(rate) for rate in run.config["train"]["learning_rates"]]
+    rates = [words.significant(rate) for rate in run.config["train"]["learning_rates"]]
     return join(
         [
             tag("h2", "How the training went"),
@@ -238,7 +243,7 @@ def comparison(run: Run, show: Shower) -> Html:
             words.span(accuracy[f"{key}_interval"], words.percent),
             words.percent(accuracy["balanced"][key]),
             words.percent(accuracy["macro_f1"][key]),
-            words.figure(run.result["learning_rate"][key]),
+            words.significant(run.result["learning_rate"][key]),
         )
         for name, key in arms
     ]

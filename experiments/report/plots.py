@@ -9,7 +9,7 @@ import matplotlib
 import matplotlib.style
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from experiments.report import words
 from experiments.report.network import plan_picture
@@ -37,6 +37,7 @@ def figures(run: Run) -> dict[str, bytes]:
         ):
             if (figure := draw(run)) is not None:
                 files[f"{name}.svg"] = save(figure, "svg")
+                figure.set_layout_engine("none")  # what the first saving arranged stays; arranging is half of the time
                 files[f"{name}.png"] = save(figure, "png")
     return files
 
@@ -99,8 +100,8 @@ def mmd(run: Run) -> Figure | None:
         if math.isfinite(x):
             marker, color = ("D", VERMILION) if row.reject else ("o", BLUE)
             axes.plot(x, y, marker=marker, color=color, ms=7, mec="white", mew=0.8, ls="none", clip_on=False, zorder=3)
-        said = f"{words.figure(x, 3)}×" if in_thresholds else f"{words.figure(x, 3)} sd"
-        beside = [(1.088, said, "right"), (1.105, f"p = {words.figure(row.pvalue)}", "left")]
+        said = f"{words.significant(x, 3)}×" if in_thresholds else f"{words.significant(x, 3)} sd"
+        beside = [(1.088, said, "right"), (1.105, f"p = {words.significant(row.pvalue)}", "left")]
         for at_x, text, side in beside if math.isfinite(x) else [(1.012, "not computable", "left")]:
             weight = "bold" if row.decides else "normal"
             axes.text(at_x, y, text, transform=axes.get_yaxis_transform(), va="center", ha=side, fontweight=weight)
@@ -191,7 +192,9 @@ def learning_curves(found: Sequence[Curve], styles: dict[str, tuple[str, str, st
     losses = losses[np.isfinite(losses)]
     if len(losses) and losses.min() > 0 and losses.max() > 10 * losses.min():
         left.set_yscale("log")
+        left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if losses.max() < 200 * losses.min() else (1,)))
         left.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+        left.yaxis.set_minor_formatter(NullFormatter())
         left.set_title("Validation loss (logarithmic)", loc="left")
     else:
         left.set_title("Validation loss", loc="left")
@@ -253,9 +256,9 @@ def interval(axes, value, ends, y, color, marker, text) -> None:
         axes.plot([low, high], [y, y], color=color, ls="none", marker="|", ms=10, mew=2)
     if value is not None and math.isfinite(value):
         axes.plot(value, y, color=color, marker=marker, ms=8, mec="white", mew=0.8)
-        axes.annotate(
-            text(value), (value, y), (0, 7), textcoords="offset points", ha="center", va="bottom", weight="bold"
-        )
+        white = {"fc": "white", "ec": "none", "pad": 1}  # over the line of 0
+        above = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center", "va": "bottom"}
+        axes.annotate(text(value), (value, y), weight="bold", bbox=white, **above)
 
 
 def confusion(run: Run) -> Figure | None:

@@ -52,9 +52,7 @@ def section(run: Run) -> Html:
             ),
             tag("h3", "Data"),
             data_table(run),
-            tag("p", tag("b", "Brought to one format. "), result["data"]["note"])
-            if result["data"].get("note")
-            else None,
+            tag("p", tag("b", "Notes on the data. "), result["data"]["note"]) if result["data"].get("note") else None,
             tag("h3", "Settings that matter"),
             table((), settings(run.config)),
             tag(

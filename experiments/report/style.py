@@ -24,6 +24,7 @@ MATPLOTLIB = {
     "ytick.labelsize": 9,
     "legend.frameon": False,
     "legend.fontsize": 8.5,
+    "figure.constrained_layout.w_pad": 0.08,
     "hatch.linewidth": 0.6,
     "figure.dpi": 100,
     "savefig.dpi": 150,

@@ -73,9 +73,11 @@ def verdict(run: Run) -> str:
 
 def network(run: Run) -> str:
     """The network, by what it was trained on."""
+    weights = run.config["model"]["weights"]
     if run.config["source"] is None:
-        return f"the network with the weights {run.config['model']['weights']}"
-    return f"the network trained on {data(run, 'source')}"
+        return f"the network with the weights {weights}"
+    restored = f", with the weights {weights}," if weights else ""
+    return f"the network trained on {data(run, 'source')}{restored}"
 
 
 def data(run: Run, which: str) -> str:
@@ -150,10 +152,10 @@ def span(interval: Any, text: Any) -> str:
     return " to ".join(text(end) for end in interval)
 
 
-def figure(value: float | None, digits: int = 3) -> str:
+def significant(value: float | None, digits: int = 3) -> str:
     """A number with so many significant digits.
 
-    >>> figure(0.0123456), figure(-2e-7), figure(None)
+    >>> significant(0.0123456), significant(-2e-7), significant(None)
     ('0.0123', '−2e−07', '–')
     """
     return "–" if value is None or math.isnan(value) else f"{value:.{digits}g}".replace("-", "−")

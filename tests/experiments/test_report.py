@@ -45,7 +45,7 @@ def make_run(
 ) -> Path:
     """Writes a finished run of known numbers.
 
-    `right`: the shares of test rows that reuse and from-scratch get right. `broken`: what could not be computed is null.
+    `right`: the shares of test rows that reuse and from-scratch get right. `broken`: some numbers could not be had.
     """
     rng = np.random.default_rng(0)
     digits = Data("digits", classes=("0", "1", "2", "3", "4"))
@@ -179,7 +179,7 @@ def write_metrics(path, rng, num_stages, *, pretrained, reused):
             for stage in range(stages):
                 level = 1.6
                 for epoch in range(1, 16):
-                    level *= 0.85 + 0.1 * rng.random()
+                    level *= (0.75 if arm == "reuse" else 0.85) + 0.1 * rng.random()
                     numbers = {"loss": level, "accuracy": 1 - level / 2, "grad_norm": 1.0, "valid_loss": level * 1.1}
                     row = {"fit": f"{arm}-rate{rate:g}-stage{stage}", "step": 3 * epoch, **numbers}
                     workdir.append_metrics(path, {**row, "valid_accuracy": 1 - level / 1.8})
@@ -203,8 +203,11 @@ VARIANTS = {
     "broken": {"broken": True},
 }
 
+# Whose pictures would show nothing that the others do not; the answer is asked of them all.
+ONLY_ASKED = ("unclear", "from_scratch_given")
 
-@pytest.fixture(scope="module", params=list(VARIANTS))
+
+@pytest.fixture(scope="module", params=[name for name in VARIANTS if name not in ONLY_ASKED])
 def made(request, tmp_path_factory):
     """(name of the variant, its work directory with the report in it)."""
     directory = make_run(tmp_path_factory.mktemp(request.param) / "run", **VARIANTS[request.param])
@@ -274,6 +277,7 @@ def test_figures_are_files_of_their_kind_and_all_shown(made):
         if path.suffix == ".svg":
             assert ElementTree.fromstring(content).tag.endswith("svg")
             assert b"<dc:date>" not in content
+            assert b"mathdefault" not in content  # a tick that matplotlib wrote as a formula
         else:
             assert content.startswith(b"\x89PNG")
     shown = [
