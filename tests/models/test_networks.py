@@ -63,7 +63,7 @@ def test_he_initialisation_keeps_the_second_moment(key):
     """Each layer's pre-activations have twice the second moment of its inputs, within what width and rows allow."""
     network = mlp(8, hidden=(2000,))
     x = jax.random.normal(key, (64, 500))
-    hidden = network.features(network.init(key, x), x)["fc1"]
+    hidden = network.apply(network.init(key, x), x, stop=1)[0]
     # E relu(z)² = E z² / 2 = E x² = 1; the error of 64 rows of 500 inputs is about sqrt(2/500/64) + 1/sqrt(2000).
     assert float(jnp.mean(hidden**2)) == pytest.approx(1.0, abs=0.1)
 
