@@ -33,8 +33,8 @@ def how_far(run: Run, show: Show) -> Html:
                 "chance alone takes it is found by mixing up which rows are source and which are target, "
                 f"{numbers['permutations']:,} times ({resampling(run)}): these values are the null distribution. The "
                 "p-value is the share of them, the observed one counted in, that is at least as large as the observed "
-                f"one; it can't be below {words.significant(1 / (numbers['permutations'] + 1), 2)} here. “Rejected” means p "
-                f"≤ {settings['alpha']:g}: the observed MMD² lies beyond the threshold.",
+                f"one; it can't be below {words.significant(1 / (numbers['permutations'] + 1), 2)} here. “Rejected” "
+                f"means p ≤ {settings['alpha']:g}: the observed MMD² lies beyond the threshold.",
             ),
             show(
                 "mmd",
