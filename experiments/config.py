@@ -6,12 +6,14 @@ A config is a Python file that defines `config = Config(...)`; every field can b
 """
 
 import argparse
+import difflib
 import math
 import runpy
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -156,20 +158,22 @@ def load(argv: Sequence[str]) -> tuple[Config, Path]:
       The checked settings, and the work directory (default: runs/NAME).
 
     Raises:
-      ValueError: if the file defines no Config, or a value is out of its range.
+      ValueError: if the file defines no Config, a field is misspelt (with the nearest names), or a value is of another
+        type or out of its range.
       FileNotFoundError: if there is no such file.
-      SystemExit: on a misspelt field (with the nearest name), or --help.
+      SystemExit: on a value that can't be read, or --help.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config", type=Path)
     parser.add_argument("--workdir", type=Path)
-    known, fields = parser.parse_known_args(argv)
-    if known.config is None and not {"-h", "--help"} & set(fields):
+    known, changes = parser.parse_known_args(argv)
+    if known.config is None and not {"-h", "--help"} & set(changes):
         raise ValueError("--config is missing; name a file, for example --config configs/quickstart.py")
     default = read(known.config) if known.config else Config()
+    check_flags(changes, Config)
     config = tyro.cli(
         Config,
-        args=fields,
+        args=changes,
         default=default,
         prog="--config FILE [--workdir DIR]",
         description="Every field of the config can be set here.",
@@ -184,10 +188,54 @@ def read(path: Path) -> Config:
     if not path.is_file():
         there = ", ".join(sorted(str(p) for p in path.parent.glob("*.py"))) or "no .py file"
         raise FileNotFoundError(f"no config at {path}; in {path.parent} there is {there}")
-    config = runpy.run_path(str(path)).get("config")
+    try:
+        config = runpy.run_path(str(path)).get("config")
+    except Exception as error:  # the user's code raises what it likes; a misspelt field is a TypeError
+        raise ValueError(f"the config {path} can't be run: {type(error).__name__}: {error}") from error
     if not isinstance(config, Config):
         raise ValueError(f"{path} must define config = Config(...), but config is {type(config).__name__}")
+    for name, value, kind in _fields(Config, config):
+        if not _fits(value, kind):
+            raise ValueError(f"{path}: {name} = {value!r}; expected {getattr(kind, '__name__', kind)}")
     return config
+
+
+def check_flags(argv: Sequence[str], settings: type) -> None:
+    """Refuses a flag that is no field of `settings`, naming the nearest; in one line, where tyro would fill a page."""
+    known = {f"--{name}".replace("_", "-") for name, _, _ in _fields(settings, settings())} | {"--help"}
+    for flag in argv:
+        name = flag.partition("=")[0].replace("_", "-")
+        if flag.startswith("--") and name not in known:
+            near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.5)
+            hint = f"perhaps you meant {' or '.join(near)}" if near else "--help lists them"
+            raise ValueError(f"there is no field {name}; {hint}")
+
+
+def _fields(settings: Any, value: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(dotted name, value, type) of every field; those of a section that is none are left out."""
+    for name, kind in get_type_hints(settings).items():
+        inner = getattr(value, name)
+        if is_dataclass(inner):
+            yield from _fields(type(inner), inner, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", inner, kind
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of an annotated type, of the kinds of types that stand in this file."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return value in inner
+    if origin in (types.UnionType, Union):
+        return any(_fits(value, one) for one in inner)
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        kinds = inner[:1] * len(value) if inner[1:] == (...,) else inner
+        return len(value) == len(kinds) and all(map(_fits, value, kinds))
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
 
 
 def from_json(section: Mapping[str, Any]) -> dict[str, Any]:
@@ -203,32 +251,43 @@ def check(config: Config) -> None:
         if not holds:
             problems.append(f"{name} = {value!r}; expected {expected}")
 
-    test, decision = config.test, config.decision
+    test, decision, inf = config.test, config.decision, math.inf
     expect(0 < test.alpha < 1, "test.alpha", test.alpha, "a level between 0 and 1")
     expect(test.permutations >= 1, "test.permutations", test.permutations, "at least 1")
     if 0 < test.alpha < 1 and test.permutations >= 1:
-        least = f"at least 1 / (permutations + 1) = {1 / (test.permutations + 1):.4g}, below which nothing is ever rejected"
-        expect(test.alpha * (test.permutations + 1) >= 1, "test.alpha", test.alpha, least)
-    expect(test.bandwidth is None or 0 < test.bandwidth < math.inf, "test.bandwidth", test.bandwidth, "a positive number")
+        least = 1 / (test.permutations + 1)
+        nothing = f"at least 1 / (permutations + 1) = {least:.4g}, below which nothing is ever rejected"
+        expect(test.alpha * (1 + 1e-6) >= least, "test.alpha", test.alpha, nothing)
+    expect(test.bandwidth is None or 0 < test.bandwidth < inf, "test.bandwidth", test.bandwidth, "a positive number")
     expect(test.max_rows >= 2, "test.max_rows", test.max_rows, "at least 2")
     expect(0 < decision.small <= decision.large, "decision.small", decision.small, "0 < small <= large")
-    expect(decision.small_per_class > 0, "decision.small_per_class", decision.small_per_class, "a positive number of rows")
-    expect(decision.pretrained_rate > 0, "decision.pretrained_rate", decision.pretrained_rate, "a positive share")
+    expect(decision.small_per_class > 0, "decision.small_per_class", decision.small_per_class, "a positive number")
+    rate = decision.pretrained_rate
+    expect(0 < rate < inf, "decision.pretrained_rate", rate, "a positive share")
+    expect(config.model.width >= 1, "model.width", config.model.width, "at least 1")
+    expect(min(config.model.hidden, default=1) >= 1, "model.hidden", config.model.hidden, "sizes of at least 1")
     for name, training in (("pretrain", config.pretrain), ("train", config.train)):
         expect(training.epochs >= 1, f"{name}.epochs", training.epochs, "at least 1")
         expect(training.batch_size >= 1, f"{name}.batch_size", training.batch_size, "at least 1")
         rates = training.learning_rates
-        expect(len(rates) > 0 and min(rates, default=0) > 0, f"{name}.learning_rates", rates, "one or more positive numbers")
-        expect(0 < training.validation_fraction < 1, f"{name}.validation_fraction", training.validation_fraction, "0 … 1")
+        positive = len(rates) > 0 and all(0 < rate < inf for rate in rates)
+        expect(positive, f"{name}.learning_rates", rates, "one or more positive numbers")
+        # Each names a folder of checkpoints by six digits.
+        expect(len({f"{rate:g}" for rate in rates}) == len(rates), f"{name}.learning_rates", rates, "different numbers")
+        fraction = training.validation_fraction
+        expect(0 < fraction < 1, f"{name}.validation_fraction", fraction, "a share between 0 and 1")
         expect(training.patience >= 1, f"{name}.patience", training.patience, "at least 1")
-        expect(training.weight_decay >= 0, f"{name}.weight_decay", training.weight_decay, "0 or more")
-        expect(training.clip_norm >= 0, f"{name}.clip_norm", training.clip_norm, "0 (no clipping) or more")
+        expect(0 <= training.weight_decay < inf, f"{name}.weight_decay", training.weight_decay, "0 or more")
+        expect(0 <= training.clip_norm < inf, f"{name}.clip_norm", training.clip_norm, "0 (no clipping) or more")
+        expect(training.cache_limit_mb >= 0, f"{name}.cache_limit_mb", training.cache_limit_mb, "0 (no cache) or more")
     for name, data in (("source", config.source), ("target", config.target)):
         if data is not None:
-            expect(0 < data.test_fraction < 1, f"{name}.test_fraction", data.test_fraction, "0 … 1")
+            fraction = data.test_fraction
+            expect(0 < fraction < 1, f"{name}.test_fraction", fraction, "a share between 0 and 1")
             expect(data.limit is None or data.limit >= 2, f"{name}.limit", data.limit, "at least 2 rows")
     if config.source is None and not config.model.weights:
-        problems.append("source is none and model.weights is empty; give the data to pretrain on, or weights to restore")
+        problems.append("source is none and model.weights is empty; give data to pretrain on, or weights to restore")
+    expect(0 <= config.seed < 2**32, "seed", config.seed, "0 … 2³² − 1")
     expect(config.checkpoint_seconds >= 0, "checkpoint_seconds", config.checkpoint_seconds, "0 or more")
     if problems:
         raise ValueError("; ".join(problems))

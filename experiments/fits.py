@@ -105,15 +105,20 @@ def resumable_fit(
 ) -> FitState:
     """Goes on from the newest good checkpoint of this fit, or from `state`, to the end of the stage."""
     folder, log = directory / "checkpoints" / name, directory / "metrics.jsonl"
-    restored = checkpoints.restore(folder, state)
+
+    def template(there: Mapping[str, Any]) -> FitState:
+        # Asked before the leaves are compared: another plan has other leaves in its optimizer.
+        if there != about:
+            raise ValueError(
+                f"{folder} was trained under another plan than the one in decision.json, or from other weights; start "
+                "again in a new work directory"
+            )
+        return state
+
+    restored = checkpoints.restore(folder, template)
     for message in restored.skipped:
         print(f"warning: {message}")
     if restored.step is not None:
-        if restored.about != about:
-            raise ValueError(
-                f"{folder} was trained under another plan than the one in decision.json, or from other weights; start again "
-                "in a new work directory"
-            )
         state = restored.tree
     workdir.cut_metrics(log, fit=name, step=restored.step or 0)
 

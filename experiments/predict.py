@@ -44,9 +44,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     with reported():
         parser = argparse.ArgumentParser(
-            prog="python -m experiments.predict", description=__doc__, allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter, epilog="--data.FIELD: any field of experiments.config.Data",
-        )  # fmt: skip
+            prog="python -m experiments.predict",
+            description=__doc__,
+            epilog="--data.FIELD: any field of experiments.config.Data",
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         parser.add_argument("model", type=Path, metavar="MODEL", help="the model/ folder of a run")
         parser.add_argument("data", metavar="DATA", help="a data set, or the word target")
         parser.add_argument("--split", choices=("test", "train"), default="test", help="of labelled data")
@@ -68,12 +71,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def data_settings(name: str, fields: Sequence[str], description: dict[str, Any]) -> configs.Data:
-    """The settings of the data, from --data.FIELD and, for the word target, from those that the network was tuned for."""
+    """The settings of the data: from --data.FIELD and, for the word target, what the network was fine-tuned for."""
     if name == "target":
         default = configs.Data(**configs.from_json(description["trained_for"]))
     else:
         default = configs.Data(name=name)
-    wrapper = dataclasses.make_dataclass("Options", [("data", configs.Data)], frozen=True)
+    section = dataclasses.field(default_factory=configs.Data)
+    wrapper = dataclasses.make_dataclass("Options", [("data", configs.Data, section)], frozen=True)
+    configs.check_flags(fields, wrapper)
     options = tyro.cli(
         wrapper,
         args=fields,

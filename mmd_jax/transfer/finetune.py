@@ -178,7 +178,8 @@ def begin_fit(
     optimizer = _optimizer(stage_labels(variables["params"], stage), recipe)
     train = init_state(variables, optimizer, learning_rate=learning_rate)
     loss, _ = validate(network, variables, valid, start=start, precision=recipe.precision)
-    return FitState(train, variables, jnp.float32(loss), jnp.int32(0))
+    # Nothing is smaller than NaN: weights that start without a finite loss must lose to any that have one.
+    return FitState(train, variables, jnp.float32(loss if np.isfinite(loss) else np.inf), jnp.int32(0))
 
 
 def fit(

@@ -176,3 +176,19 @@ def test_prediction_in_batches_is_prediction_at_once():
     assert whole.shape == (37, 4)
     np.testing.assert_allclose(ft.predict(network, variables, x, batch_size=10), whole, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(np.exp(whole).sum(-1), 1, rtol=1e-5)
+
+
+def test_weights_without_a_finite_loss_lose_to_any_that_have_one():
+    """A negative variance, as after a bad restore, gives NaN until training has moved it."""
+    import flax.linen as nn
+
+    from mmd_jax.models.layered import from_layers
+
+    network = from_layers([("norm", nn.BatchNorm(momentum=0.0)), ("head", nn.Dense(3))])
+    rows = Rows(TRAIN.x.reshape(len(TRAIN.x), -1) / np.float32(255), TRAIN.y)
+    variables = network.init(jax.random.key(0), jax.numpy.asarray(rows.x))
+    variables["batch_stats"]["norm"]["var"] -= 2
+    [stage] = stages_of("finetune_all", network.layers)
+    state = begin_fit(network, variables, stage, rows, learning_rate=1e-2, recipe=FAST)
+    *_, (state, metrics) = fit(jax.random.key(1), network, state, stage, rows, rows, recipe=FAST)
+    assert int(state.best_step) > 0 and np.isfinite(float(state.best_loss))
