@@ -10,9 +10,10 @@ import numpy as np
 
 from mmd_jax.models.layered import Network
 from mmd_jax.transfer import finetune
-from mmd_jax.transfer.finetune import Recipe, Rows
+from mmd_jax.transfer.finetune import Recipe
+from mmd_jax.transfer.prefix import num_prefix, prefix_rows
 from mmd_jax.transfer.train import TrainState
-from mmd_jax.types import Plan, Stage, Variables
+from mmd_jax.types import Plan, Rows, Stage, Variables
 
 STEPS = 4  # in a timed chunk
 
@@ -70,7 +71,7 @@ def plan_cost(
     for stage in plan.stages:
         start, inputs, kept = 0, few, 0.0
         if stage.cached:
-            start, inputs = finetune.num_prefix(network, stage), finetune.prefix_rows(network, variables, stage, few)
+            start, inputs = num_prefix(network, stage), prefix_rows(network, variables, stage, few)
             kept = inputs.x.nbytes / len(inputs.y) * len(rows.y) / 1e6
         cost = step_cost(network, variables, stage, inputs, recipe, start=start)
         seconds += cost.seconds * steps
@@ -115,8 +116,10 @@ def step_cost(
     """
     index = finetune.data_order(jax.random.key(0), len(rows.y), 0, STEPS, min(recipe.batch_size, len(rows.y)))
     x, y = rows.x[index], rows.y[index]
-    state = finetune.begin_fit(network, variables, stage, Rows(rows.x[:1], rows.y[:1]), learning_rate=1e-3, recipe=recipe, start=start)
-    step = partial(finetune.make_step(network, stage, recipe, state.train.variables["params"], start=start), key=jax.random.key(0))
+    one_row = Rows(rows.x[:1], rows.y[:1])
+    state = finetune.begin_fit(network, variables, stage, one_row, learning_rate=1e-3, recipe=recipe, start=start)
+    step = finetune.make_step(network, stage, recipe, state.train.variables["params"], start=start)
+    step = partial(step, key=jax.random.key(0))
 
     def one(state: TrainState, batch: Any) -> Any:
         after, metrics = step(state, batch)

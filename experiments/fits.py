@@ -12,9 +12,10 @@ from experiments.config import Training
 from experiments.progress import progress
 from mmd_jax.models.layered import Network
 from mmd_jax.transfer import finetune
-from mmd_jax.transfer.finetune import FitState, Recipe, Rows
+from mmd_jax.transfer.finetune import FitState, Recipe
 from mmd_jax.transfer.freezing import check_frozen, frozen_hashes
-from mmd_jax.types import Plan, Stage, Variables
+from mmd_jax.transfer.prefix import num_prefix, prefix_rows
+from mmd_jax.types import Plan, Rows, Stage, Variables
 
 
 class Arm(NamedTuple):
@@ -62,8 +63,8 @@ def adapt(
             before = frozen_hashes(current, stage)
             start, rows = 0, (train, valid)
             if stage.cached:
-                start = finetune.num_prefix(network, stage)
-                rows = tuple(finetune.prefix_rows(network, current, stage, r) for r in rows)  # type: ignore[assignment]
+                start = num_prefix(network, stage)
+                rows = tuple(prefix_rows(network, current, stage, r) for r in rows)  # type: ignore[assignment]
             begin = finetune.begin_fit(
                 network, current, stage, rows[1], learning_rate=rate, recipe=settings, start=start
             )
@@ -130,7 +131,8 @@ def resumable_fit(
         checkpoints.save(folder, int(state.train.step), state, about)
 
     try:
-        for state, row in finetune.fit(key, network, state, stage, train, valid, recipe=settings, start=start):
+        chunks = finetune.fit(key, network, state, stage, train, valid, recipe=settings, start=start)
+        for state, row in chunks:
             workdir.append_metrics(log, {"fit": name, **row})
             step = int(row["step"])
             show(step, f"loss {row['loss']:.4f}  validation {row['valid_loss']:.4f}")

@@ -49,7 +49,9 @@ def preprocessing(model: Model, *, image: bool) -> Callable[[Array], Array]:
         x = jnp.asarray(x, jnp.float32)
         for name, value in (("mean", mean), ("std", std)):
             if value.ndim and value.shape[0] not in (1, x.shape[-1]):
-                raise ValueError(f"model.{name} has {value.shape[0]} values, but the inputs have {x.shape[-1]} channels")
+                raise ValueError(
+                    f"model.{name} has {value.shape[0]} values, but the inputs have {x.shape[-1]} channels"
+                )
         shape = (1,) * (x.ndim - 1) + (-1,)
         return (x / scale - jnp.asarray(mean).reshape(shape)) / jnp.asarray(std).reshape(shape)
 
@@ -87,7 +89,7 @@ def restore(model: Model, network: Network, example: np.ndarray, *, with_head: b
       with_head: whether the last layer is wanted too; else it is fresh, and whatever the file has for it is left out.
     """
     arrays = weights.load_weights(Path(model.weights), read_folder=lambda path: checkpoints.load_arrays(path)[0])
-    template = network.init(jax.random.key(0), jnp.asarray(example[:1]))
+    template = jax.jit(network.init)(jax.random.key(0), jnp.asarray(example[:1]))
     return from_arrays(arrays, template, fresh=() if with_head else network.layers[-1:]).variables
 
 
@@ -125,5 +127,5 @@ def load_network(path: str | Path) -> tuple[Network, Variables, dict[str, Any]]:
     example = np.zeros((1, *description["input"]["shape"]), description["input"]["dtype"])
     model = Model(**configs.from_json(description["model"]))
     network = build(model, len(description["classes"]), example)
-    template = network.init(jax.random.key(0), jnp.asarray(example))
+    template = jax.jit(network.init)(jax.random.key(0), jnp.asarray(example))
     return network, checkpoints.fill(template, arrays), description

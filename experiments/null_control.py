@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from experiments import config as configs
-from experiments import phases, sources, workdir
+from experiments import measure, phases, sources, workdir
 from experiments.config import Config
 from experiments.errors import reported
 from experiments.progress import track
@@ -58,14 +58,17 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run(config: Config, directory: Path, *, splits: int, rows: int) -> list[Row]:
     """Trains the network, tests every split, and writes null_control.json."""
     if config.source is None or splits < 1 or rows < 2:
-        raise ValueError(f"splits = {splits}, rows = {rows}; expected at least 1 split, 2 rows, and a config with a source")
+        raise ValueError(
+            f"splits = {splits}, rows = {rows}; expected at least 1 split, 2 rows, and a config with a source"
+        )
     thirds = [replace(config.source, part=(i, 3)) for i in range(3)]
     config = replace(config, source=thirds[0], target=replace(thirds[1], limit=None))
     data = phases.load(config)
     rest = sources.load(thirds[2], seed=config.seed, data_dir=config.data_dir)
     pooled = np.concatenate([data.target.train_x, sources.common_format(data.target, rest)[1].train_x])
     if 2 * rows > len(pooled):
-        raise ValueError(f"rows = {rows}, but two thirds of the data have {len(pooled)} rows; expected at most {len(pooled) // 2}")
+        most = len(pooled) // 2
+        raise ValueError(f"rows = {rows}, but two thirds of the data have {len(pooled)} rows; expected at most {most}")
     networks = phases.build(config, data)
     phases.open_workdir(config, directory)
     keys = phases.make_keys(config.seed)
@@ -76,7 +79,7 @@ def run(config: Config, directory: Path, *, splits: int, rows: int) -> list[Row]
         key = jax.random.fold_in(keys.measure, number)
         order = np.asarray(jax.random.permutation(key, len(pooled)))
         samples = pooled[order[:rows]], pooled[order[rows : 2 * rows]]
-        found = phases.test_samples(config, key, networks.source, variables, *samples)
+        found = measure.tests_of_samples(config, key, networks.source, variables, *samples)
         for name, result in found.items():
             rejections[name] = rejections.get(name, 0) + bool(result.reject)
     permutations = config.test.permutations
@@ -93,7 +96,9 @@ def table(rows: Sequence[Row], splits: int) -> str:
     lines = [f"{'representation':<16}{'rejected':>12}{'rate':>8}{'level':>8}{'standard errors':>17}"]
     for row in rows:
         share = f"{row.rejections}/{splits}"
-        lines.append(f"{row.representation:<16}{share:>12}{row.rate:>8.3f}{row.level:>8.3f}{row.standard_errors:>+17.2f}")
+        lines.append(
+            f"{row.representation:<16}{share:>12}{row.rate:>8.3f}{row.level:>8.3f}{row.standard_errors:>+17.2f}"
+        )
     return "\n".join(lines)
 
 

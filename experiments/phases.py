@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,17 +18,16 @@ import numpy as np
 
 from experiments import evaluation, networks, results, sources, workdir
 from experiments.config import Config, Training
-from experiments.datasets.select import split_rows
 from experiments.costs import plan_cost, table
+from experiments.datasets.select import split_rows
 from experiments.fits import Arm, adapt, recipe
+from experiments.measure import INPUTS, Measurement, measure
 from experiments.progress import track
 from mmd_jax.models.layered import Network
-from mmd_jax.transfer import decision, finetune, profile
-from mmd_jax.transfer.finetune import Rows
-from mmd_jax.two_sample import permutation_test, wild_bootstrap_test
-from mmd_jax.types import Plan, Similarity, TwoSampleResult, Variables
+from mmd_jax.transfer import decision, inference
+from mmd_jax.transfer.prefix import with_caching
+from mmd_jax.types import Plan, Rows, Similarity, Variables
 
-INPUTS = "inputs"
 # Settings that a second command may change without becoming another run.
 NOT_THE_RUN = ("until", "data_dir", "checkpoint_seconds")
 
@@ -67,24 +66,6 @@ class Keys(NamedTuple):
     pretrain: jax.Array
     measure: jax.Array
     adapt: jax.Array
-
-
-class Measurement(NamedTuple):
-    """The two-sample tests of a run.
-
-    Attributes:
-      inputs: on the preprocessed inputs, as vectors.
-      layers: {layer: test on its features}.
-      m: rows of the source.
-      n: rows of the target.
-      note: what a reader must know of the rows; may be empty.
-    """
-
-    inputs: TwoSampleResult
-    layers: dict[str, TwoSampleResult]
-    m: int
-    n: int
-    note: str
 
 
 class Clock:
@@ -215,74 +196,12 @@ def measure_and_decide(
     """The tests, what they say of P = Q, and the plan; made once and kept in decision.json, which a resumed run reads."""
     if (directory / "decision.json").exists():
         return results.read_decided(directory)
-    measurement = None if data.source is None else measure(config, key, nets.source, variables, data)
+    measurement = (
+        None if data.source is None else measure(config, key, nets.source, variables, data.source, data.target)
+    )
     similarity, plan = decide(config, nets.target, variables, data, measurement)
     results.write_decided(directory, measurement, similarity, plan, data)
     return results.read_decided(directory)
-
-
-def measure(config: Config, key: jax.Array, network: Network, variables: Variables, data: Loaded) -> Measurement:
-    """Tests P = Q on the inputs and on every layer, with source rows that the network was not trained on.
-
-    The source's test rows are such rows; of the target, training rows are taken, so that its test rows stay unseen.
-    """
-    assert data.source is not None
-    rows_key, test_key = jax.random.split(key)
-    sizes = len(data.source.test_y), len(data.target.train_y)
-    rows_x, rows_y = (
-        np.sort(np.asarray(jax.random.permutation(k, size)[: config.test.max_rows]))
-        for k, size in zip(jax.random.split(rows_key), sizes, strict=True)
-    )
-    x, y = data.source.test_x[rows_x], data.target.train_x[rows_y]
-    groups_x, groups_y = data.source.test_groups, data.target.train_groups
-    groups = None if groups_x is None or groups_y is None else (groups_x[rows_x], groups_y[rows_y])
-    tests = test_samples(config, test_key, network, variables, x, y, groups)
-    inputs = tests.pop(INPUTS)
-    return Measurement(inputs, tests, len(x), len(y), RESTORED_NOTE if config.model.weights else "")
-
-
-def test_samples(
-    config: Config,
-    key: jax.Array,
-    network: Network,
-    variables: Variables,
-    x: np.ndarray,
-    y: np.ndarray,
-    groups: tuple[np.ndarray, np.ndarray] | None = None,
-) -> dict[str, TwoSampleResult]:
-    """The config's test of two samples of raw rows, on the preprocessed inputs and on every layer: {name: result}.
-
-    Args:
-      config: its test, and its model's preprocessing.
-      key: consumed.
-      network: whose layers are looked at.
-      variables: its weights.
-      x: rows of the source, [m, ...].
-      y: rows of the target, [n, ...].
-      groups: of the rows of both, permuted whole; or none.
-    """
-    settings: dict[str, Any] = {
-        "alpha": config.test.alpha,
-        "num_permutations": config.test.permutations,
-        "bandwidth": config.test.bandwidth,
-        "return_null": True,
-    }
-    test = permutation_test if config.test.resampling == "permutation" else wild_bootstrap_test
-    if test is permutation_test and groups is not None:
-        settings |= {"groups_x": groups[0], "groups_y": groups[1]}
-    preprocess = networks.preprocessing(config.model, image=x.dtype == np.uint8)
-    samples = [
-        {INPUTS: finetune.in_batches(lambda batch: preprocess(batch).reshape(len(batch), -1), rows)}
-        | profile.layer_features(network, variables, rows, pooling=config.test.pooling)
-        for rows in (x, y)
-    ]
-    return profile.mmd_profile(key, *samples, test=test, **settings)
-
-
-RESTORED_NOTE = (
-    "The network was restored, so it is not known here whether it was trained on the source rows that were tested. If it was, "
-    "its features of these rows are not exchangeable with the target's, and the tests on its layers reject too often."
-)
 
 
 def decide(
@@ -331,15 +250,13 @@ def given_plan(config: Config, network: Network, regime: str, reason: str) -> Pl
 def cached(config: Config, network: Network, plan: Plan, target: sources.Dataset) -> Plan:
     """The plan, with its decision for or against caching the frozen prefix."""
     limit = config.train.cache_limit_mb * 1e6
-    return finetune.with_caching(
-        plan, network, target.train_x[:1], num_rows=len(target.train_y), limit_bytes=limit
-    )
+    return with_caching(plan, network, target.train_x[:1], num_rows=len(target.train_y), limit_bytes=limit)
 
 
 def costs(config: Config, directory: Path, key: jax.Array, nets: Networks, chosen: Plan, data: Loaded) -> str:
     """Estimates the time and memory of the chosen plan and of every regime; a table, kept in costs.json too."""
     train, _ = split(data.target, config.train, config.seed)
-    variables = nets.target.init(key, jnp.asarray(train.x[:1]))
+    variables = jax.jit(nets.target.init)(key, jnp.asarray(train.x[:1]))
     plans = {chosen.regime: chosen} | {
         regime: cached(config, nets.target, given_plan(config, nets.target, regime, "An estimate."), data.target)
         for regime in decision.REGIMES
@@ -372,9 +289,7 @@ def reuse(
     )
 
 
-def from_scratch(
-    config: Config, directory: Path, key: jax.Array, nets: Networks, chosen: Arm, data: Loaded
-) -> Arm:
+def from_scratch(config: Config, directory: Path, key: jax.Array, nets: Networks, chosen: Arm, data: Loaded) -> Arm:
     """The comparison: the same target, grid, validation rows and stopping rule, from fresh weights."""
     if chosen.plan.regime == "from_scratch":
         return chosen
@@ -386,11 +301,14 @@ def evaluate(config: Config, network: Network, chosen: Arm, scratch: Arm, data: 
     """Both arms on the target's test rows, as pairs."""
     target = data.target
     predicted = [
-        finetune.predict(network, arm.variables, target.test_x, precision=config.train.precision).argmax(-1)
+        inference.predict(network, arm.variables, target.test_x, precision=config.train.precision).argmax(-1)
         for arm in (chosen, scratch)
     ]
     return results.Outcome(
-        evaluation.compare(target.test_y, *predicted, target.test_groups), target.test_y, predicted[0], predicted[1]
+        evaluation.compare(target.test_y, predicted[0], predicted[1], target.test_groups),
+        target.test_y,
+        predicted[0],
+        predicted[1],
     )
 
 

@@ -23,7 +23,7 @@ from experiments import config as configs
 from experiments import evaluation, networks, sources, workdir
 from experiments.datasets.unlabelled import read_unlabelled
 from experiments.errors import reported
-from mmd_jax.transfer import finetune
+from mmd_jax.transfer import inference
 
 
 class Inputs(NamedTuple):
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         seed = description["seed"] if known.seed is None else known.seed
         inputs = read(data, description["input"], split=known.split, seed=seed, data_dir=known.data_dir)
 
-        logs = finetune.predict(network, variables, inputs.x, precision=description["precision"])
+        logs = inference.predict(network, variables, inputs.x, precision=description["precision"])
         classes = description["classes"]
         write(known.out, inputs, [classes[i] for i in logs.argmax(-1)], np.exp(logs.max(-1)))
         print(f"{len(inputs.x)} rows of {data.name}: {known.out}")

@@ -11,6 +11,7 @@ import numpy as np
 from experiments import workdir
 from experiments.config import Config
 from experiments.fits import Arm
+from experiments.measure import Measurement
 from mmd_jax.intervals import holm
 from mmd_jax.models import leaves
 from mmd_jax.types import Plan, Similarity, Stage, TwoSampleResult
@@ -50,18 +51,21 @@ class Outcome(NamedTuple):
     from_scratch: np.ndarray
 
 
-def write_decided(directory: Path, measurement, similarity: Similarity, plan: Plan, data) -> None:  # noqa: ANN001
+def write_decided(
+    directory: Path, measurement: Measurement | None, similarity: Similarity, plan: Plan, data: Any
+) -> None:
     """Writes the arrays of the measurement to evidence.npz, then decision.json: its presence means that both are whole."""
     arrays: dict[str, np.ndarray] = {}
     two_sample = None
     if measurement is not None:
         sizes = {"m": measurement.m, "n": measurement.n}
-        adjusted = holm(np.array([float(result.pvalue) for result in measurement.layers.values()]))
+        layers = {name: numbers(result) for name, result in measurement.layers.items()}
+        adjusted = holm([layer["pvalue"] for layer in layers.values()])
         two_sample = {
             "inputs": {**numbers(measurement.inputs), **sizes},
             "layers": {
-                name: {**numbers(result), **sizes, "pvalue_holm": float(p)}
-                for (name, result), p in zip(measurement.layers.items(), adjusted, strict=True)
+                name: {**layer, **sizes, "pvalue_holm": float(p)}
+                for (name, layer), p in zip(layers.items(), adjusted, strict=True)
             },
             "note": measurement.note,
         }
@@ -78,7 +82,10 @@ def write_decided(directory: Path, measurement, similarity: Similarity, plan: Pl
             "shape": rows.train_x.shape[1:],
         }
         if rows.image:
-            arrays[f"samples/{name}"] = rows.train_x[:NUM_SAMPLES]
+            # Spread over the classes: files of a folder, for one, come sorted by class.
+            by_class = np.argsort(rows.train_y, kind="stable")
+            shown = by_class[np.linspace(0, len(by_class) - 1, min(NUM_SAMPLES, len(by_class))).astype(int)]
+            arrays[f"samples/{name}"] = rows.train_x[shown]
     workdir.write_npz(directory / "evidence.npz", arrays)
     content = {"two_sample": two_sample, "similarity": similarity, "plan": plan, "data": about}
     workdir.write_json(directory / "decision.json", content)
@@ -106,14 +113,16 @@ def read_decided(directory: Path) -> Decided:
 def numbers(result: TwoSampleResult) -> dict[str, Any]:
     """One test as result.json has it."""
     assert result.null is not None
+    num = int(np.size(result.null))
     bandwidth = np.ravel(np.asarray(result.bandwidth)).tolist()
     return {
         "mmd2_unbiased": float(result.statistic),
         "mmd_biased": float(result.mmd_biased),
-        "pvalue": float(result.pvalue),
+        # The fraction that it is, and not that fraction in float32.
+        "pvalue": round(float(result.pvalue) * (num + 1)) / (num + 1),
         "threshold": float(result.threshold),
         "reject": bool(result.reject),
-        "permutations": int(np.size(result.null)),
+        "permutations": num,
         "bandwidth": bandwidth[0] if len(bandwidth) == 1 else bandwidth,
     }
 

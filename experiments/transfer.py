@@ -1,6 +1,6 @@
 """Reuse a trained network on a new data set: measure, test, decide, fine-tune, report.
 
-    python -m experiments.transfer --config configs/quickstart.py [--workdir DIR] [--field.sub value]
+python -m experiments.transfer --config configs/quickstart.py [--workdir DIR] [--field.sub value]
 """
 
 import sys
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments import config as configs
-from experiments import phases, results, workdir
+from experiments import phases, results
 from experiments.config import Config
 from experiments.errors import reported
 from experiments.report import page

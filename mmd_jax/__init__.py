@@ -5,12 +5,13 @@ from mmd_jax.models.layered import Network, from_layers, preprocessed
 from mmd_jax.models.mlp import mlp
 from mmd_jax.models.whole import from_functions, from_linen
 from mmd_jax.transfer.decision import decide, similarity, stages_of
-from mmd_jax.transfer.finetune import Recipe, Rows, finetune, predict
+from mmd_jax.transfer.finetune import Recipe, finetune
 from mmd_jax.transfer.freezing import check_frozen, freeze_labels, frozen_hashes, staged_optimizer, stop_frozen
+from mmd_jax.transfer.inference import predict
 from mmd_jax.transfer.profile import layer_features, mmd_profile
 from mmd_jax.transfer.train import TrainState, train_step
 from mmd_jax.two_sample import mmd2_unbiased, mmd_biased, permutation_test, wild_bootstrap_test
-from mmd_jax.types import Plan, Similarity, Stage, TwoSampleResult
+from mmd_jax.types import Plan, Rows, Similarity, Stage, TwoSampleResult
 
 __all__ = [
     "Network",
@@ -39,8 +40,8 @@ __all__ = [
     "predict",
     "preprocessed",
     "similarity",
-    "stages_of",
     "staged_optimizer",
+    "stages_of",
     "stop_frozen",
     "train_step",
     "wild_bootstrap_test",

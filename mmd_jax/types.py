@@ -7,6 +7,7 @@ C membership columns; L layers; k bandwidths.
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 from jax import Array
 
 # {"params": tree, "batch_stats": tree, …}: linen's layout, and all that this library asks of a network's weights.
@@ -37,6 +38,18 @@ class TwoSampleResult(NamedTuple):
     mmd_biased: Array
     bandwidth: Array
     null: Array | None = None
+
+
+class Rows(NamedTuple):
+    """Labelled rows on the host.
+
+    Attributes:
+      x: inputs of the network, or of the layer they were cached for. Shape [n, ...], numpy; uint8 images stay uint8.
+      y: labels 0 … classes − 1. Shape [n], int32.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
 
 
 class Similarity(NamedTuple):

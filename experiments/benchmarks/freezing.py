@@ -16,10 +16,10 @@ import tyro
 from experiments.costs import Cost, step_cost
 from mmd_jax.models.cnn8 import cnn8
 from mmd_jax.models.layered import Network
-from mmd_jax.transfer import finetune
 from mmd_jax.transfer.decision import stages_of
-from mmd_jax.transfer.finetune import Recipe, Rows
-from mmd_jax.types import Variables
+from mmd_jax.transfer.finetune import Recipe
+from mmd_jax.transfer.prefix import prefix_rows
+from mmd_jax.types import Rows, Variables
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def measure(network: Network, variables: Variables, rows: Rows, frozen: int, for
     [stage] = stages_of(regime, network.layers, num_frozen=frozen)
     start = 0
     if form == "cached":
-        start, rows = frozen, finetune.prefix_rows(network, variables, stage, rows)
+        start, rows = frozen, prefix_rows(network, variables, stage, rows)
     recipe = Recipe(batch_size=settings.batch, clip_norm=0.0 if form == "plain" else 1.0)
     return step_cost(
         network, variables, stage, rows, recipe, start=start, norm=form != "plain", repeats=settings.repeats

@@ -65,7 +65,8 @@ PATENT = {
 # the third cell; the shares are ours: of five convolutions three are frozen where it says top layers, two where it says fewer.
 QUADRANT = {
     ("large", "different"): Choice(
-        "finetune_all", "The target is large and not known to be similar: train the whole model from the pretrained weights."
+        "finetune_all",
+        "The target is large and not known to be similar: train the whole model from the pretrained weights.",
     ),
     ("large", "similar"): Choice(
         "finetune_top", "The target is large and similar: train the classifier and the top layers.", frozen_share=0.6
@@ -112,7 +113,9 @@ def similarity(result: TwoSampleResult, *, representation: str, alpha: float, m:
     where = "the inputs" if representation == "inputs" else f"layer {representation}"
     if np.isnan(pvalue):
         return Similarity("undecided", f"The test on {where} gave no p-value.")
-    numbers = f"on {where}, {m} source rows against {n} target rows: MMD² = {float(result.statistic):.4g}, p = {pvalue:.3g}"
+    numbers = (
+        f"on {where}, {m} source rows against {n} target rows: MMD² = {float(result.statistic):.4g}, p = {pvalue:.3g}"
+    )
     if bool(result.reject):
         return Similarity("different", f"P = Q is rejected at level {alpha:g} ({numbers}).")
     return Similarity("similar", f"P = Q is not rejected at level {alpha:g} ({numbers}).")
@@ -212,7 +215,9 @@ def stages_of(
             f"expected 0 … {len(layers) - 1}"
         )
     if not pretrained_rate > 0:
-        raise ValueError(f"pretrained_rate = {pretrained_rate}; expected a positive share of the learning rate of new layers")
+        raise ValueError(
+            f"pretrained_rate = {pretrained_rate}; expected a positive share of the learning rate of new layers"
+        )
 
     def stage(frozen: int, new: tuple[str, ...]) -> Stage:
         trained = tuple((name, 1.0 if name in (*new, layers[-1]) else pretrained_rate) for name in layers[frozen:])

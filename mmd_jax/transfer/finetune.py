@@ -17,29 +17,12 @@ from jax import Array
 from mmd_jax.models import leaves
 from mmd_jax.models.layered import Network
 from mmd_jax.transfer.freezing import check_frozen, frozen_hashes, stage_labels, staged_optimizer
-from mmd_jax.transfer.train import (
-    TrainState,
-    classification_loss,
-    cross_entropy,
-    eval_step,
-    init_state,
-    train_step,
-)
-from mmd_jax.types import Plan, Stage, Tree, Variables
+from mmd_jax.transfer.inference import validate
+from mmd_jax.transfer.prefix import num_prefix, prefix_rows
+from mmd_jax.transfer.train import TrainState, classification_loss, init_state, train_step
+from mmd_jax.types import Plan, Rows, Stage, Tree, Variables
 
 MAX_CHUNK = 256  # Steps between two validations: one epoch, or this many where an epoch is longer.
-
-
-class Rows(NamedTuple):
-    """Labelled rows on the host.
-
-    Attributes:
-      x: inputs of the network, or of the layer they were cached for. Shape [n, ...], numpy; uint8 images stay uint8.
-      y: labels 0 … classes − 1. Shape [n], int32.
-    """
-
-    x: np.ndarray
-    y: np.ndarray
 
 
 class Recipe(NamedTuple):
@@ -135,7 +118,9 @@ def finetune(
         if stage.cached:
             start = num_prefix(network, stage)
             cached_train, cached_valid = (prefix_rows(network, variables, stage, rows) for rows in (train, valid))
-        state = begin_fit(network, variables, stage, cached_valid, learning_rate=learning_rate, recipe=recipe, start=start)
+        state = begin_fit(
+            network, variables, stage, cached_valid, learning_rate=learning_rate, recipe=recipe, start=start
+        )
         steps = fit(stage_key, network, state, stage, cached_train, cached_valid, recipe=recipe, start=start)
         for state, metrics in steps:
             yield state, {"stage": number, **metrics}
@@ -158,7 +143,7 @@ def begin_stage(key: Array, network: Network, variables: Variables, stage: Stage
     """
     if not stage.reinitialised:
         return variables
-    fresh = network.init(jax.random.fold_in(key, 0), jnp.asarray(x))
+    fresh = jax.jit(network.init)(jax.random.fold_in(key, 0), jnp.asarray(x))
     kept = tuple(name for name in network.layers if name not in stage.reinitialised)
     return leaves.replace(fresh, variables, kept)
 
@@ -302,108 +287,10 @@ def _optimizer(labels: Tree, recipe: Recipe) -> optax.GradientTransformationExtr
             return optax.adamw(learning_rate, weight_decay=recipe.weight_decay)
         if recipe.optimizer == "sgd":
             return optax.chain(
-                optax.trace(0.9), optax.add_decayed_weights(recipe.weight_decay), optax.scale_by_learning_rate(learning_rate)
+                optax.trace(0.9),
+                optax.add_decayed_weights(recipe.weight_decay),
+                optax.scale_by_learning_rate(learning_rate),
             )
         raise ValueError(f"unknown optimizer {recipe.optimizer!r}; there are adamw, sgd")
 
     return staged_optimizer(transform, labels, clip_norm=recipe.clip_norm)
-
-
-def validate(
-    network: Network, variables: Variables, rows: Rows, *, start: int = 0, precision: str = "float32"
-) -> tuple[float, float]:
-    """(mean cross-entropy in nats, accuracy) on some rows."""
-    log_probabilities = predict(network, variables, rows.x, start=start, precision=precision)
-    losses = cross_entropy(jnp.asarray(log_probabilities), jnp.asarray(rows.y))
-    return float(losses.mean()), float((log_probabilities.argmax(-1) == rows.y).mean())
-
-
-def predict(
-    network: Network,
-    variables: Variables,
-    x: np.ndarray,
-    *,
-    start: int = 0,
-    precision: str = "float32",
-    batch_size: int = 512,
-) -> np.ndarray:
-    """Log-probabilities [n, classes] of rows on the host, a batch at a time."""
-    return in_batches(
-        lambda batch: _predict(variables, batch, network=network, start=start, precision=precision), x, batch_size
-    )
-
-
-@partial(jax.jit, static_argnames=("network", "start", "precision"))
-def _predict(variables: Variables, x: Array, *, network: Network, start: int, precision: str) -> Array:
-    return eval_step(network, variables, x, start=start, dtype=precision)
-
-
-def in_batches(apply, x: np.ndarray, batch_size: int = 512):  # noqa: ANN001, ANN201
-    """`apply` on batches of one size (the last is padded by repeating its last row), outputs put together on the host.
-
-    Args:
-      apply: [batch, ...] -> pytree of [batch, ...].
-      x: [n, ...], n > 0.
-      batch_size: rows a call, or all of them where there are fewer.
-
-    Returns:
-      The pytree of numpy arrays [n, ...].
-    """
-    batch_size = min(batch_size, len(x))
-    outputs = []
-    for first in range(0, len(x), batch_size):
-        batch = x[first : first + batch_size]
-        missing = batch_size - len(batch)
-        padded = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
-        outputs.append(jax.tree.map(lambda leaf, n=len(batch): np.asarray(leaf)[:n], apply(padded)))
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *outputs)
-
-
-def num_prefix(network: Network, stage: Stage) -> int:
-    """How many leading layers the stage freezes without a gap."""
-    flags = [name in stage.frozen for name in network.layers]
-    return flags.index(False) if False in flags else len(flags)
-
-
-def prefix_rows(network: Network, variables: Variables, stage: Stage, rows: Rows) -> Rows:
-    """The rows as they leave the stage's frozen prefix, computed once: Rows with x [n, ...] of float32."""
-    stop = num_prefix(network, stage)
-    return Rows(in_batches(lambda x: _prefix(variables, x, network=network, stop=stop), rows.x), rows.y)
-
-
-@partial(jax.jit, static_argnames=("network", "stop"))
-def _prefix(variables: Variables, x: Array, *, network: Network, stop: int) -> Array:
-    return network.apply(variables, x, stop=stop)[0]
-
-
-def with_caching(plan: Plan, network: Network, x: np.ndarray, *, num_rows: int, limit_bytes: float) -> Plan:
-    """Says of each stage whether its frozen prefix is cached, and why.
-
-    Frozen layers run in evaluation mode, so nothing before the cut is random: the outputs are a function of the row.
-
-    Args:
-      plan: of `decide`.
-      network: the network.
-      x: a batch of inputs, for the shapes.
-      num_rows: training and validation rows together.
-      limit_bytes: above this the outputs are computed again in every epoch.
-
-    Returns:
-      The plan, with `cached` and `cache_reason` filled in.
-    """
-
-    def decide(stage: Stage) -> Stage:
-        stop = num_prefix(network, stage)
-        if not stop:
-            reason = "frozen layers don't form a prefix" if stage.frozen else "no layer is frozen"
-            return stage._replace(cached=False, cache_reason=f"Not cached: {reason}.")
-        if network.whole:
-            return stage._replace(cached=False, cache_reason=f"Not cached: {network.whole}.")
-        output = jax.eval_shape(lambda x: network.apply(network.init(jax.random.key(0), x), x, stop=stop)[0], x[:1])
-        size = output.size * output.dtype.itemsize * num_rows
-        numbers = f"{num_rows} rows need {size / 1e6:.1f} MB after {network.layers[stop - 1]}, the limit is {limit_bytes / 1e6:.0f} MB"
-        if size > limit_bytes:
-            return stage._replace(cached=False, cache_reason=f"Not cached: {numbers}.")
-        return stage._replace(cached=True, cache_reason=f"Cached: {numbers}.")
-
-    return plan._replace(stages=tuple(decide(stage) for stage in plan.stages))

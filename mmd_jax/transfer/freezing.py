@@ -107,7 +107,7 @@ def leaf_hash(leaf: Tree) -> str:
     """
     array = np.asarray(leaf)
     digest = hashlib.sha256(f"{array.dtype}{list(array.shape)}".encode())
-    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 

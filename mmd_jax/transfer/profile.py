@@ -8,7 +8,7 @@ import numpy as np
 from jax import Array
 
 from mmd_jax.models.layered import Network
-from mmd_jax.transfer.finetune import in_batches
+from mmd_jax.transfer.inference import in_batches
 from mmd_jax.two_sample import permutation_test
 from mmd_jax.types import TwoSampleResult, Variables
 
@@ -55,8 +55,8 @@ def mmd_profile(
     source: Mapping[str, np.ndarray],
     target: Mapping[str, np.ndarray],
     *,
-    test=permutation_test,  # noqa: ANN001
-    **settings,  # noqa: ANN003
+    test=permutation_test,
+    **settings,
 ) -> dict[str, TwoSampleResult]:
     """One two-sample test a layer, each with its own bandwidth.
 

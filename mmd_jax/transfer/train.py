@@ -90,7 +90,9 @@ def classification_loss(network: Network, train: Sequence[str], *, start: int = 
       A LossFn that also reports "accuracy".
     """
 
-    def loss(variables: Variables, batch: tuple[Array, Array], key: Array) -> tuple[Array, tuple[Variables, dict[str, Array]]]:
+    def loss(
+        variables: Variables, batch: tuple[Array, Array], key: Array
+    ) -> tuple[Array, tuple[Variables, dict[str, Array]]]:
         x, y = batch
         logits, model_state = forward(network, variables, x, start=start, dtype=dtype, train=tuple(train), key=key)
         value = optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()

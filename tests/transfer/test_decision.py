@@ -71,7 +71,9 @@ def test_tables_have_no_cell_missing():
     assert {choice.regime for choice in (*PATENT.values(), *QUADRANT.values())} <= set(REGIMES)
 
 
-@pytest.mark.parametrize("pvalue, reject, kind", [(0.001, True, "different"), (0.5, False, "similar"), (np.nan, False, "undecided")])
+@pytest.mark.parametrize(
+    "pvalue, reject, kind", [(0.001, True, "different"), (0.5, False, "similar"), (np.nan, False, "undecided")]
+)
 def test_similarity_reads_the_decision_of_the_test(pvalue, reject, kind):
     result = TwoSampleResult(*map(np.asarray, (0.1, pvalue, 0.05, reject, 0.3, [1.0])))
     found = similarity(result, representation="conv3", alpha=0.05, m=30, n=40)

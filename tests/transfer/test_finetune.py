@@ -6,9 +6,11 @@ from mmd_jax.models.cnn8 import cnn8
 from mmd_jax.models.mlp import mlp
 from mmd_jax.models.whole import from_functions
 from mmd_jax.transfer import finetune as ft
+from mmd_jax.transfer import inference, prefix
 from mmd_jax.transfer.decision import REGIMES, stages_of
-from mmd_jax.transfer.finetune import Recipe, Rows, data_order, fit, begin_fit, finetune, schedule, with_caching
-from mmd_jax.types import Plan, Stage
+from mmd_jax.transfer.finetune import Recipe, begin_fit, data_order, finetune, fit, schedule
+from mmd_jax.transfer.prefix import with_caching
+from mmd_jax.types import Plan, Rows, Stage
 
 
 def images(count=48, classes=3, seed=0):
@@ -45,7 +47,9 @@ def plan(regime, **settings):
 def test_every_regime_learns_and_changes_only_what_it_may(regime):
     chosen = plan(regime, num_frozen=3)
     recipe = Recipe(epochs=15, batch_size=16, patience=15)
-    outcome = list(finetune(jax.random.key(1), NETWORK, VARIABLES, chosen, TRAIN, VALID, learning_rate=1e-2, recipe=recipe))
+    outcome = list(
+        finetune(jax.random.key(1), NETWORK, VARIABLES, chosen, TRAIN, VALID, learning_rate=1e-2, recipe=recipe)
+    )
     state, metrics = outcome[-1]
     assert metrics["valid_accuracy"] > 0.8
     assert metrics["stage"] == len(chosen.stages) - 1
@@ -56,7 +60,8 @@ def test_every_regime_learns_and_changes_only_what_it_may(regime):
 
 
 def leaves_equal(a, b):
-    return all(np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in pairs)
 
 
 def test_a_resumed_fit_repeats_an_undisturbed_one_bit_for_bit():
@@ -81,9 +86,11 @@ def test_the_best_state_is_the_one_with_the_lowest_validation_loss_the_start_inc
     best = states[-1][0]
     assert float(best.best_loss) == pytest.approx(min(losses))
     assert int(best.best_step) == 3 * int(np.argmin(losses))
-    assert ft.validate(NETWORK, best.best, VALID)[0] == pytest.approx(min(losses), rel=1e-5)
+    assert inference.validate(NETWORK, best.best, VALID)[0] == pytest.approx(min(losses), rel=1e-5)
     # A rate that only does harm leaves the network as it was.
-    harmful = begin_fit(NETWORK, states[-1][0].best, stage, VALID, learning_rate=30.0, recipe=FAST._replace(clip_norm=1.0))
+    harmful = begin_fit(
+        NETWORK, states[-1][0].best, stage, VALID, learning_rate=30.0, recipe=FAST._replace(clip_norm=1.0)
+    )
     *_, (after, _) = fit(jax.random.key(0), NETWORK, harmful, stage, TRAIN, VALID, recipe=FAST)
     assert leaves_equal(after.best, harmful.best)
 
@@ -118,7 +125,9 @@ def test_cached_features_train_the_same_network():
 
 def test_caching_is_off_for_a_reason_that_the_plan_gives():
     def reason(stage, network=NETWORK, limit=1e9):
-        found = with_caching(Plan("given", "x", (stage,), ""), network, TRAIN.x, num_rows=100, limit_bytes=limit).stages[0]
+        found = with_caching(
+            Plan("given", "x", (stage,), ""), network, TRAIN.x, num_rows=100, limit_bytes=limit
+        ).stages[0]
         assert not found.cached
         return found.cache_reason
 
@@ -127,14 +136,16 @@ def test_caching_is_off_for_a_reason_that_the_plan_gives():
     assert "prefix" in reason(Stage(layers[1:2], tuple((n, 1.0) for n in layers if n != layers[1])))
     assert "limit" in reason(plan("linear_probe").stages[0], limit=10.0)
     whole = from_functions(
-        lambda key, x: {"params": {"a": x[0], "b": x[0]}}, lambda v, x: x @ v["params"]["a"] @ v["params"]["b"], ["a", "b"]
+        lambda key, x: {"params": {"a": x[0], "b": x[0]}},
+        lambda v, x: x @ v["params"]["a"] @ v["params"]["b"],
+        ["a", "b"],
     )
     assert whole.whole in reason(Stage(("a",), (("b", 1.0),)), whole)
 
 
 def test_the_estimate_of_the_cache_is_its_size():
     stage = with_caching(plan("linear_probe"), NETWORK, TRAIN.x, num_rows=48, limit_bytes=1e9).stages[0]
-    rows = ft.prefix_rows(NETWORK, VARIABLES, stage, TRAIN)
+    rows = prefix.prefix_rows(NETWORK, VARIABLES, stage, TRAIN)
     assert f"{rows.x.nbytes / 1e6:.1f} MB" in stage.cache_reason
 
 
@@ -172,9 +183,9 @@ def test_prediction_in_batches_is_prediction_at_once():
     network = mlp(4, hidden=(6,))
     x = np.random.default_rng(0).normal(size=(37, 5)).astype(np.float32)
     variables = network.init(jax.random.key(0), jax.numpy.asarray(x))
-    whole = ft.predict(network, variables, x)
+    whole = inference.predict(network, variables, x)
     assert whole.shape == (37, 4)
-    np.testing.assert_allclose(ft.predict(network, variables, x, batch_size=10), whole, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(inference.predict(network, variables, x, batch_size=10), whole, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(np.exp(whole).sum(-1), 1, rtol=1e-5)
 
 
@@ -190,5 +201,5 @@ def test_weights_without_a_finite_loss_lose_to_any_that_have_one():
     variables["batch_stats"]["norm"]["var"] -= 2
     [stage] = stages_of("finetune_all", network.layers)
     state = begin_fit(network, variables, stage, rows, learning_rate=1e-2, recipe=FAST)
-    *_, (state, metrics) = fit(jax.random.key(1), network, state, stage, rows, rows, recipe=FAST)
+    *_, (state, _) = fit(jax.random.key(1), network, state, stage, rows, rows, recipe=FAST)
     assert int(state.best_step) > 0 and np.isfinite(float(state.best_loss))

@@ -71,7 +71,9 @@ def test_the_optimizer_moves_each_layer_at_its_own_rate_and_frozen_ones_not_at_a
 
 def test_weight_decay_and_moments_skip_frozen_leaves():
     stage = stages_of("linear_probe", tuple(PARAMS))[0]
-    optimizer = staged_optimizer(lambda rate: optax.adamw(rate, weight_decay=10.0), stage_labels(PARAMS, stage), clip_norm=1.0)
+    optimizer = staged_optimizer(
+        lambda rate: optax.adamw(rate, weight_decay=10.0), stage_labels(PARAMS, stage), clip_norm=1.0
+    )
     state = optimizer.init(PARAMS)
     updates, _ = optimizer.update(jax.tree.map(np.ones_like, PARAMS), state, PARAMS)
     assert not any(leaf.any() for name in stage.frozen for leaf in jax.tree.leaves(updates[name]))
@@ -104,7 +106,12 @@ def test_a_changed_bit_in_a_frozen_leaf_is_found_in_every_collection():
 
 
 def test_a_hash_tells_dtype_shape_and_bits_apart():
-    arrays = [np.zeros(4, np.float32), np.zeros((2, 2), np.float32), np.zeros(4, np.int32), np.full(4, -0.0, np.float32)]
+    arrays = [
+        np.zeros(4, np.float32),
+        np.zeros((2, 2), np.float32),
+        np.zeros(4, np.int32),
+        np.full(4, -0.0, np.float32),
+    ]
     assert len({leaf_hash(array) for array in arrays}) == len(arrays)
     assert leaf_hash(arrays[0]) == leaf_hash(jnp.zeros(4))
     assert leaf_hash(jnp.zeros(4, jnp.bfloat16)) != leaf_hash(arrays[0])

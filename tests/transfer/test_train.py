@@ -9,10 +9,10 @@ from mmd_jax.models.cnn8 import cnn8
 from mmd_jax.models.layered import from_layers
 from mmd_jax.models.mlp import mlp
 from mmd_jax.transfer.decision import stages_of
-from mmd_jax.transfer.finetune import Recipe, Rows, begin_fit, make_step
+from mmd_jax.transfer.finetune import Recipe, begin_fit, make_step
 from mmd_jax.transfer.freezing import stage_labels, staged_optimizer
 from mmd_jax.transfer.train import classification_loss, cross_entropy, eval_step, init_state, train_step
-from mmd_jax.types import Stage
+from mmd_jax.types import Rows, Stage
 
 
 def batch(key, shape=(16, 8, 8, 1), classes=3):
@@ -52,14 +52,17 @@ def test_one_step_is_gradient_descent_done_by_hand(key):
     )
     for layer, rate in stage.trained:
         expected = jax.tree.map(lambda p, g, r=rate: p - 0.5 * r * g, variables["params"][layer], gradients[layer])
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), state.variables["params"][layer], expected)
+        found = state.variables["params"][layer]
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), found, expected)
     np.testing.assert_allclose(metrics["loss"], loss(variables["params"]), rtol=1e-6)
     np.testing.assert_allclose(metrics["grad_norm"], optax.tree.norm(gradients), rtol=1e-5)
     assert int(state.step) == 1
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-@pytest.mark.parametrize("frozen", [(), ("conv1", "conv2", "conv3"), ("conv2", "fc7"), tuple(cnn8(3, width=2).layers[:-1])])
+@pytest.mark.parametrize(
+    "frozen", [(), ("conv1", "conv2", "conv3"), ("conv2", "fc7"), tuple(cnn8(3, width=2).layers[:-1])]
+)
 def test_frozen_leaves_keep_every_bit_and_trained_ones_move(key, frozen, optimizer):
     network = cnn8(3, width=2)
     stage = Stage(frozen, tuple((name, 1.0) for name in network.layers if name not in frozen))
@@ -100,7 +103,8 @@ def test_frozen_layers_cost_no_backward_pass_even_with_clipping_and_a_logged_nor
     recipe = Recipe(clip_norm=1.0)
     full = flops(network, stages_of("finetune_all", network.layers)[0], recipe, rows)
     shares = [
-        flops(network, stages_of("finetune_top", network.layers, num_frozen=n)[0], recipe, rows) / full for n in (3, 5, 7)
+        flops(network, stages_of("finetune_top", network.layers, num_frozen=n)[0], recipe, rows) / full
+        for n in (3, 5, 7)
     ]
     # A backward pass costs two forward passes, and the layers below the cut need none of it.
     assert shares[0] < 0.67 and shares[1] < 0.44 and shares[2] < 0.37, shares
@@ -124,7 +128,9 @@ def test_batch_statistics_stand_still_in_frozen_layers_only(key, frozen):
 
 def test_low_precision_computes_low_and_keeps_high(key):
     network, rows = cnn8(3, width=2), batch(key)
-    variables, state, metrics = steps(network, stages_of("finetune_all", network.layers)[0], Recipe(precision="bfloat16"), rows)
+    variables, state, metrics = steps(
+        network, stages_of("finetune_all", network.layers)[0], Recipe(precision="bfloat16"), rows
+    )
     assert {leaf.dtype for leaf in jax.tree.leaves(state.variables)} == {jnp.dtype("float32")}
     assert metrics["loss"].dtype == jnp.float32
     high = eval_step(network, variables, rows[0])
@@ -134,4 +140,6 @@ def test_low_precision_computes_low_and_keeps_high(key):
 
 
 def test_cross_entropy_is_minus_the_log_probability_of_the_label():
-    np.testing.assert_allclose(cross_entropy(jnp.log(jnp.array([[0.25, 0.75], [0.5, 0.5]])), jnp.array([1, 0])), -np.log([0.75, 0.5]), rtol=1e-6)
+    log_probabilities = jnp.log(jnp.array([[0.25, 0.75], [0.5, 0.5]]))
+    found = cross_entropy(log_probabilities, jnp.array([1, 0]))
+    np.testing.assert_allclose(found, -np.log([0.75, 0.5]), rtol=1e-6)

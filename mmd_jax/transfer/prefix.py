@@ -1,0 +1,62 @@
+"""The frozen prefix of a stage: what it makes of a row is computed once and kept, where that is worth its bytes."""
+
+from functools import partial
+
+import jax
+import numpy as np
+from jax import Array
+
+from mmd_jax.models.layered import Network
+from mmd_jax.transfer.inference import in_batches
+from mmd_jax.types import Plan, Rows, Stage, Variables
+
+
+def num_prefix(network: Network, stage: Stage) -> int:
+    """How many leading layers the stage freezes without a gap."""
+    flags = [name in stage.frozen for name in network.layers]
+    return flags.index(False) if False in flags else len(flags)
+
+
+def prefix_rows(network: Network, variables: Variables, stage: Stage, rows: Rows) -> Rows:
+    """The rows as they leave the stage's frozen prefix, computed once: Rows with x [n, ...] of float32."""
+    stop = num_prefix(network, stage)
+    return Rows(in_batches(lambda x: _prefix(variables, x, network=network, stop=stop), rows.x), rows.y)
+
+
+@partial(jax.jit, static_argnames=("network", "stop"))
+def _prefix(variables: Variables, x: Array, *, network: Network, stop: int) -> Array:
+    return network.apply(variables, x, stop=stop)[0]
+
+
+def with_caching(plan: Plan, network: Network, x: np.ndarray, *, num_rows: int, limit_bytes: float) -> Plan:
+    """Says of each stage whether its frozen prefix is cached, and why.
+
+    Frozen layers run in evaluation mode, so nothing before the cut is random: the outputs are a function of the row.
+
+    Args:
+      plan: of `decide`.
+      network: the network.
+      x: a batch of inputs, for the shapes.
+      num_rows: training and validation rows together.
+      limit_bytes: above this the outputs are computed again in every epoch.
+
+    Returns:
+      The plan, with `cached` and `cache_reason` filled in.
+    """
+
+    def decide(stage: Stage) -> Stage:
+        stop = num_prefix(network, stage)
+        if not stop:
+            reason = "frozen layers don't form a prefix" if stage.frozen else "no layer is frozen"
+            return stage._replace(cached=False, cache_reason=f"Not cached: {reason}.")
+        if network.whole:
+            return stage._replace(cached=False, cache_reason=f"Not cached: {network.whole}.")
+        output = jax.eval_shape(lambda x: network.apply(network.init(jax.random.key(0), x), x, stop=stop)[0], x[:1])
+        size = output.size * output.dtype.itemsize * num_rows
+        need = f"{num_rows} rows need {size / 1e6:.1f} MB after {network.layers[stop - 1]}"
+        numbers = f"{need}, the limit is {limit_bytes / 1e6:.0f} MB"
+        if size > limit_bytes:
+            return stage._replace(cached=False, cache_reason=f"Not cached: {numbers}.")
+        return stage._replace(cached=True, cache_reason=f"Cached: {numbers}.")
+
+    return plan._replace(stages=tuple(decide(stage) for stage in plan.stages))
