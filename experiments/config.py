@@ -196,7 +196,8 @@ def read(path: Path) -> Config:
         raise ValueError(f"{path} must define config = Config(...), but config is {type(config).__name__}")
     for name, value, kind in _fields(Config, config):
         if not _fits(value, kind):
-            raise ValueError(f"{path}: {name} = {value!r}; expected {getattr(kind, '__name__', kind)}")
+            expected = str(kind).removeprefix("typing.") if get_args(kind) else kind.__name__
+            raise ValueError(f"{path}: {name} = {value!r}; expected {expected}")
     return config
 
 

@@ -5,7 +5,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 @pytest.fixture(scope="session")
 def compiled_once(tmp_path_factory):
-    """Runs of the main job in one process share what XLA compiled: each run makes its networks, and so its programs, anew."""
+    """Runs of the main job share what XLA compiled: each makes its networks, and so its programs, anew."""
     names = (
         "jax_compilation_cache_dir",
         "jax_persistent_cache_min_compile_time_secs",

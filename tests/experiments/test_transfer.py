@@ -257,7 +257,7 @@ def test_a_resumed_run_holds_to_the_plan_it_began_with(finished, tmp_path):
     [stage] = decision["plan"]["stages"]
     stage["frozen"], stage["trained"] = ["fc1"], stage["trained"][1:]
     (directory / "decision.json").write_text(json.dumps(decision))
-    with pytest.raises(ValueError, match="was trained under another plan than the one in decision.json"):
+    with pytest.raises(ValueError, match=r"was trained under another plan than the one in decision\.json"):
         tiny.compute(directory)
 
 
