@@ -43,6 +43,18 @@ class TileSums(NamedTuple):
     size: Float[Array, " C1"]
 
 
+class Progress(NamedTuple):
+    """Where a visit of the tiles stands.
+
+    Attributes:
+      sums: over the tiles visited so far.
+      excess: what rounding added to them too much (Kahan's compensation), still to be taken off.
+    """
+
+    sums: TileSums
+    excess: TileSums
+
+
 class SplitSums(NamedTuple):
     """Sums of kernel values, less `shift` each, for every split. K has no diagonal here.
 
@@ -99,8 +111,7 @@ def split_sums(pooled: Pooled, columns: Int8[Array, "N C"], bandwidth: Float[Arr
     """
     problem = prepare(pooled, columns, bandwidth, kernel)
     num_tiles = count_tiles(pooled.count, pooled.blocks.shape[1])
-    sums = accumulate(initial(problem), 0, num_tiles, problem, kernel)
-    return finish(sums, problem.shift)
+    return finish(accumulate(initial(problem), 0, num_tiles, problem, kernel), problem.shift)
 
 
 def prepare(pooled: Pooled, columns: Int8[Array, "N C"], bandwidth: Float[Array, " k"], kernel: Kernel) -> Problem:
@@ -120,24 +131,30 @@ def count_tiles(count: Any, tile: int) -> Any:
     return b * (b + 1) // 2
 
 
-def initial(problem: Problem) -> TileSums:
+def initial(problem: Problem) -> Progress:
     """Nothing visited yet."""
     zeros = jnp.zeros(problem.columns.shape[2] + 1, problem.blocks.dtype)
-    return TileSums(zeros, zeros, zeros, zeros)
+    nothing = TileSums(zeros, zeros, zeros, zeros)
+    return Progress(nothing, nothing)
 
 
-def accumulate(sums: TileSums, first: Any, last: Any, problem: Problem, kernel: Kernel) -> TileSums:
+def accumulate(progress: Progress, first: Any, last: Any, problem: Problem, kernel: Kernel) -> Progress:
     """Add tiles first, …, last − 1. Plain integers give the loop a reverse derivative, traced ones do not."""
     one_tile = jax.checkpoint(partial(_visit, kernel))  # else reverse mode keeps every tile
 
-    def add(index: Any, sums: TileSums) -> TileSums:
-        return jax.tree.map(jnp.add, sums, one_tile(index, problem))
+    def add(index: Any, progress: Progress) -> Progress:
+        # Hundreds of tiles: without compensation, float32 would lose ten times as much here as within the tiles.
+        terms = jax.tree.map(jnp.subtract, one_tile(index, problem), progress.excess)
+        sums = jax.tree.map(jnp.add, progress.sums, terms)
+        excess = jax.tree.map(lambda new, old, term: (new - old) - term, sums, progress.sums, terms)
+        return Progress(sums, excess)
 
-    return lax.fori_loop(first, last, add, sums)
+    return lax.fori_loop(first, last, add, progress)
 
 
-def finish(sums: TileSums, shift: Float[Array, ""]) -> SplitSums:
+def finish(progress: Progress, shift: Float[Array, ""]) -> SplitSums:
     """From the sums over all tiles to those within and between the two sides."""
+    sums = progress.sums
     within, total, diagonal, size = (value[:-1] for value in sums)
     return SplitSums(
         xx=within,
@@ -174,9 +191,7 @@ def _visit(kernel: Kernel, index: Any, problem: Problem) -> TileSums:
     across = jnp.dot(ones, product, precision=lax.Precision.HIGHEST)  # 1ᵀK S_j
     diagonal = jax.vmap(kernel.pair, in_axes=(0, 0, None))(rows, rows, problem.bandwidth) - problem.shift
     # S_iᵀK 1 belongs to the transposed tile, which is not visited; the other two are no sums over pairs.
-    back, x_diagonal, size = jnp.dot(
-        jnp.stack([product[:, -1], diagonal, ones]), left, precision=lax.Precision.HIGHEST
-    )
+    back, x_diagonal, size = jnp.dot(jnp.stack([product[:, -1], diagonal, ones]), left, precision=lax.Precision.HIGHEST)
     once = (i == j).astype(rows.dtype)
     twice = 1 - once
     return TileSums((1 + twice) * within, across + twice * back, once * x_diagonal, once * size)
@@ -197,7 +212,7 @@ def _mean_off_diagonal(
 ) -> Float[Array, ""]:
     size = max(2, min(SHIFT_ROWS, rows.shape[0] // 4))
     # Spread over the whole sample; a repeated row (where count < size) is not a pair.
-    chosen = jnp.arange(size) * count // size
+    chosen = jnp.minimum(jnp.arange(size) * jnp.maximum(count // size, 1), count - 1)
     values = kernel.tile(rows[chosen], rows[chosen], bandwidth)
     different = chosen[:, None] != chosen[None, :]
     return jnp.sum(jnp.where(different, values, 0)) / jnp.sum(different)

@@ -129,12 +129,12 @@ def stack(samples: Sequence[Any], *, pad: bool) -> Any:
     tile = min(LARGEST_TILE, max(SMALLEST_TILE, capacity // TILES_A_SIDE))
     if pad:
         # In numpy: an eager jnp.pad would compile once for every size.
-        padded = np.zeros((capacity, width), dtype)
+        padded = np.zeros((capacity, padded_width(width)), dtype)
         start = 0
         for sample in samples:
-            padded[start : start + len(sample)] = sample
+            padded[start : start + len(sample), :width] = sample
             start += len(sample)
-        return padded.reshape(-1, tile, width)
+        return padded.reshape(-1, tile, padded.shape[1])
     num_blocks = -(-count // tile)
     tile = -(-count // num_blocks)
     rows = jnp.concatenate([jnp.asarray(sample).astype(dtype) for sample in samples])
@@ -144,6 +144,15 @@ def stack(samples: Sequence[Any], *, pad: bool) -> Any:
 def padded_size(count: int) -> int:
     """The capacity that `count` rows are padded to: the next power of two, 64 at least."""
     return max(SMALLEST_TILE, 1 << (count - 1).bit_length())
+
+
+def padded_width(width: int) -> int:
+    """The width that features are padded to with zeros, which move no row: 64, 128, then multiples of 128.
+
+    The layers of a network have all kinds of widths, and each would compile anew; for few features the products with the
+    membership columns outweigh those with the rows.
+    """
+    return SMALLEST_TILE if width <= SMALLEST_TILE else -(-width // 128) * 128
 
 
 def all_finite(blocks: Float[Array, "b t d"]) -> Bool[Array, ""]:

@@ -300,9 +300,5 @@ def _allowed(alpha: Any, num: Any) -> Any:
 
     alpha (B + 1) is often meant to be whole and is not in binary: .29 · 100 is 28.999999999999996.
     """
-    product = alpha * (num + 1)
-    return (
-        jnp.floor(product * (1 + 4 * jnp.finfo(product.dtype).eps))
-        if is_traced(alpha)
-        else np.floor(product * (1 + 1e-6))
-    )
+    floor = jnp.floor if is_traced(alpha) else np.floor
+    return floor(alpha * (num + 1) * (1 + 1e-6))

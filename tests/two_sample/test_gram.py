@@ -70,9 +70,9 @@ def test_ranges_of_tiles_add_up():
     columns = columns_of(pooled)
     problem = jax.jit(lambda: prepare(pooled, columns, jnp.asarray([1.0]), gaussian))()
     last = count_tiles(pooled.count, pooled.blocks.shape[1])
-    add = jax.jit(lambda sums, first, last: accumulate(sums, first, last, problem, gaussian))
+    add = jax.jit(lambda progress, first, last: accumulate(progress, first, last, problem, gaussian))
     halves = add(add(initial(problem), 0, 4), 4, last)
-    parted = jax.jit(lambda sums: unbiased(finish(sums, problem.shift)))(halves)
+    parted = jax.jit(lambda progress: unbiased(finish(progress, problem.shift)))(halves)
     np.testing.assert_allclose(parted, unbiased(sums_of(pooled, columns, jnp.asarray([1.0]))), rtol=1e-5, atol=1e-7)
 
 
