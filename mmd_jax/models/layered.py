@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from mmd_jax.models import linen
 from mmd_jax.models.leaves import layer_of as layer_of
@@ -92,9 +93,9 @@ def from_layers(
     check_known("stochastic", stochastic, names)
     inits, applies = zip(*[_init_and_apply(name, layer, name in stochastic) for name, layer in layers])
 
-    def init(key: Array, x: Array) -> Variables:
+    def init(key: Array, x: ArrayLike) -> Variables:
         variables: dict[str, dict[str, Any]] = {"params": {}}
-        x = jnp.zeros((1, *x.shape[1:]), x.dtype)
+        x = jnp.zeros((1, *jnp.shape(x)[1:]), jnp.result_type(x))
         for i, name in enumerate(names):
             own = inits[i](jax.random.fold_in(key, i), x)
             if not jax.tree.leaves(own):
@@ -123,11 +124,11 @@ def from_layers(
     def apply(variables, x, *, start=0, stop=None, train=(), key=None):
         train = check_train(train, names, stochastic, key)
         start, stop = check_slice(start, stop, names)
-        y, state, _ = run(variables, x, start, stop, train, key)
+        y, state, _ = run(variables, jnp.asarray(x), start, stop, train, key)
         return y, state
 
     def features(variables, x):
-        return run(variables, x, 0, len(names), (), None)[2]
+        return run(variables, jnp.asarray(x), 0, len(names), (), None)[2]
 
     return Network(names, init, apply, features, check_base(num_base, names), "", stochastic)
 
@@ -135,19 +136,27 @@ def from_layers(
 def preprocessed(network: Network, function: Callable[[Array], Array]) -> Network:
     """The network on raw inputs: `function` is applied first, wherever the pass begins at the first layer.
 
+    What it makes of them is cast to the dtype of the parameters, so that low-precision parameters compute low.
+
     >>> scale = Layer(lambda key, x: {"w": jnp.full((), 2.0)}, lambda params, x: x * params["w"])
     >>> network = preprocessed(from_layers([("scale", scale)]), lambda x: x / 255)
     >>> network.apply({"params": {"scale": {"w": 2.0}}}, jnp.array([51.0]))[0]
     Array([0.4], dtype=float32)
     """
 
+    def inputs(variables: Variables, x: ArrayLike) -> Array:
+        y, leaf = jnp.asarray(function(jnp.asarray(x))), jax.tree.leaves(variables["params"])[0]
+        floating = all(jnp.issubdtype(jnp.result_type(array), jnp.floating) for array in (y, leaf))
+        return y.astype(jnp.result_type(leaf)) if floating else y
+
     def apply(variables, x, *, start=0, stop=None, train=(), key=None):
-        return network.apply(variables, function(x) if start == 0 else x, start=start, stop=stop, train=train, key=key)
+        x = inputs(variables, x) if start == 0 else x
+        return network.apply(variables, x, start=start, stop=stop, train=train, key=key)
 
     return network._replace(
-        init=lambda key, x: network.init(key, function(x)),
+        init=lambda key, x: network.init(key, function(jnp.asarray(x))),
         apply=apply,
-        features=lambda variables, x: network.features(variables, function(x)),
+        features=lambda variables, x: network.features(variables, inputs(variables, x)),
     )
 
 

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 from flax.errors import InvalidRngError as NeedsKey
 from jax import Array
+from jax.typing import ArrayLike
 
 from mmd_jax.models.leaves import layer_of, named_leaves
 from mmd_jax.types import Variables
@@ -16,7 +17,7 @@ from mmd_jax.types import Variables
 MODES = {"train": True, "training": True, "is_training": True, "deterministic": False, "use_running_average": False}
 
 
-def init(module: nn.Module, key: Array, x: Array) -> Variables:
+def init(module: nn.Module, key: Array, x: ArrayLike) -> Variables:
     """The module's variables, initialised in evaluation mode."""
     with nn.intercept_methods(_set_modes({}, ())):
         return module.init(key, x)
@@ -66,7 +67,7 @@ def outputs(module: nn.Module, variables: Variables, x: Array, layers: Sequence[
     return {layer: found[layer] for layer in layers if layer in found}
 
 
-def trace(module: nn.Module, example: Array | jax.ShapeDtypeStruct) -> tuple[Variables, tuple[str, ...]]:
+def trace(module: nn.Module, example: ArrayLike | jax.ShapeDtypeStruct) -> tuple[Variables, tuple[str, ...]]:
     """(the shapes of the variables, the path of each call of a submodule, in order)."""
     called: list[str] = []
 
@@ -126,7 +127,7 @@ def ownership(called: Sequence[str], layers: Sequence[str]) -> dict[str, tuple[s
 
 def stochastic(
     module: nn.Module,
-    example: Array | jax.ShapeDtypeStruct,
+    example: ArrayLike | jax.ShapeDtypeStruct,
     variables: Variables,
     owners: Mapping[str, Collection[str]],
 ) -> frozenset[str]:

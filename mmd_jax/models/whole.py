@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 from jax import Array
+from jax.typing import ArrayLike
 
 from mmd_jax.models import linen
 from mmd_jax.models.layered import Network, check_base, check_known, check_names, check_slice, check_train
@@ -70,7 +71,7 @@ def from_functions(
 
 def from_linen(
     module: nn.Module,
-    example: Array | jax.ShapeDtypeStruct,
+    example: ArrayLike | jax.ShapeDtypeStruct,
     *,
     layers: Sequence[str] = (),
     num_base: int | None = None,
