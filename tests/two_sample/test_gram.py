@@ -31,8 +31,18 @@ def sums_of(pooled, columns, bandwidth, kernel=gaussian):
     return split_sums(pooled, columns, bandwidth, kernel)
 
 
-@pytest.mark.parametrize("pad", [True, False])
-@pytest.mark.parametrize(("m", "n"), [(2, 2), (3, 60), (64, 64), (100, 33), (300, 241), (513, 512)])
+@pytest.mark.parametrize(
+    ("m", "n", "pad"),
+    [
+        (2, 2, True),
+        (2, 2, False),
+        (3, 60, True),
+        (100, 33, True),
+        (100, 33, False),
+        (300, 241, True),
+        (513, 512, False),
+    ],
+)
 def test_sums_of_every_split_agree_with_the_full_matrix(m, n, pad):
     x, y = samples(m, n, shift=0.5)
     pooled = pool(x, y, pad=pad)
