@@ -21,7 +21,7 @@ from experiments.config import Config, Training
 from experiments.costs import plan_cost, table
 from experiments.datasets.select import split_rows
 from experiments.fits import Arm, adapt, recipe
-from experiments.measure import INPUTS, Measurement, measure
+from experiments.measure import INPUTS, Measurement, groups_of, measure
 from experiments.progress import track
 from mmd_jax.models.layered import Network
 from mmd_jax.transfer import decision, inference
@@ -131,6 +131,7 @@ def build(config: Config, data: Loaded) -> Networks:
             f"always new: expected 0 … {len(target.layers) - 1}"
         )
     if data.source is not None:
+        groups_of(config, data.source, data.target)
         m, n = (min(len(y), test.max_rows) for y in (data.source.test_y, data.target.train_y))
         if test.resampling == "wild_bootstrap" and m != n:
             raise ValueError(

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from experiments import transfer
+from experiments import phases, transfer
 from experiments.config import Config, Data, Model, Training, TwoSample
 
 training = Training(epochs=3, batch_size=32, learning_rates=(3e-3,))
@@ -25,6 +25,16 @@ PATH = Path(__file__)
 def compute(directory, **changes):
     """A run without its report. `model={"factory": …}` changes fields of a section, `source=None` replaces it."""
     transfer.compute(changed(**changes), directory)
+
+
+def decide(directory, **changes):
+    """A run as far as decision.json, without the costs that `--until plan` estimates."""
+    config = changed(**changes)
+    data = phases.load(config)
+    networks, keys = phases.build(config, data), phases.make_keys(config.seed)
+    phases.open_workdir(config, directory)
+    pretrained = phases.pretrain(config, directory, keys.pretrain, networks, data)
+    return phases.measure_and_decide(config, directory, keys.measure, networks, pretrained, data)
 
 
 def changed(**changes):
