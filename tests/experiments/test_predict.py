@@ -164,3 +164,13 @@ def test_rows_that_are_not_images(compiled_once, tmp_path):
     np.savez(tmp_path / "nan.npz", x=x)
     message = refused(tmp_path / "run" / "model", f"npz:{tmp_path / 'nan.npz'}", "--out", tmp_path / "q.csv")
     assert "row 7" in message and not (tmp_path / "q.csv").exists()
+
+
+def test_a_network_of_half_precision_predicts_in_half_precision(finished, tmp_path):
+    directory = tmp_path / "run"
+    weights = {"weights": str(finished / "model")}
+    tiny.compute(directory, source=None, model=weights, train={"precision": "bfloat16", "learning_rates": (3e-2,)})
+    command(directory / "model", "target", "--out", tmp_path / "p.csv")
+    classes = read_json(directory / "model" / "description.json")["classes"]
+    predicted = workdir.read_npz(directory / "evidence.npz")["test/chosen"]
+    assert [classes.index(row["class"]) for row in lines(tmp_path / "p.csv")] == predicted.tolist()
