@@ -1,18 +1,19 @@
-# Every target sets itself up: a virtual environment in .venv, made once, from constraints.txt's tested versions.
+# Every target sets itself up: a virtual environment in .venv, made once, with the tested versions of constraints-3.11.txt or
+# constraints-3.12.txt (newer Pythons too).
 #   make transfer   the main job on embedded data      make test   all tests        make lint   style, types, import contract
 #   make data       fetch the real data sets           make PYTHON=python3.12 ...   another Python
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-export JAX_PLATFORMS ?=
 READY := $(VENV)/.ready
+VERSION := import sys; print(sys.version_info[:2])
 
-.PHONY: transfer test lint data setup clean
+.PHONY: transfer test lint data setup same-python clean
 transfer: setup
 	$(BIN)/python -m experiments.transfer --config configs/quickstart.py
 
 test: setup
-	$(BIN)/python -m pytest -n auto
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n auto
 
 lint: setup
 	$(BIN)/ruff check .
@@ -23,9 +24,16 @@ lint: setup
 data: setup
 	$(BIN)/python -m experiments.download --data-dir data
 
-setup: $(READY)
+setup: same-python $(READY)
 
-$(READY): pyproject.toml $(wildcard constraints-*.txt) tools/setup.sh
+# A Python that was asked for by name is not silently another one.
+same-python:
+ifneq ($(origin PYTHON),file)
+	@[ ! -d $(VENV) ] || [ "$$($(PYTHON) -c '$(VERSION)')" = "$$($(BIN)/python -c '$(VERSION)')" ] || { \
+	echo "$(VENV) was not made with $(PYTHON): run \`make clean\` first, or give VENV=.venv-$(notdir $(PYTHON)) too" >&2; exit 1; }
+endif
+
+$(READY): pyproject.toml $(wildcard constraints-*.txt) tools/setup.sh tools/constraints.py | same-python
 	PYTHON="$(PYTHON)" sh tools/setup.sh $(VENV)
 	touch $@
 

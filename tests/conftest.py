@@ -2,8 +2,9 @@
 
 import os
 
-# Before jax is imported: eight devices on one CPU for the tests of sharding; harmless to the others.
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Before jax is imported: the tests are of the CPU, also where there is an accelerator, unless the environment names another.
+if not os.environ.get("JAX_PLATFORMS"):
+    os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
 import pytest

@@ -14,17 +14,10 @@ else
 fi
 
 minor=$("$venv/bin/python" -c "import sys; print(sys.version_info.minor)")
-constraints=constraints-3.12.txt
-[ "$minor" -gt 11 ] || constraints=constraints-3.11.txt
+tested=constraints-3.12.txt
+[ "$minor" -gt 11 ] || tested=constraints-3.11.txt
 
-tested=$(mktemp)
-trap 'rm -f "$tested"' EXIT
-if "$venv/bin/python" -c "import jax" 2>/dev/null; then
-    # What stands beside a jax must fit it: hold every package that is installed already at its version.
-    "$venv/bin/python" -m pip freeze 2>/dev/null | grep -E '^(jax|jaxlib|jax-[a-z0-9-]*|nvidia-[a-z0-9-]*|numpy|scipy|ml_dtypes)==' >"$tested" || true
-    held=$(sed 's/==.*//' "$tested" | tr '\n' '|' | sed 's/|$//')
-    if [ -n "$held" ]; then grep -viE "^($held|flax|optax|orbax-checkpoint)==" "$constraints" >>"$tested"; else cat "$constraints" >>"$tested"; fi
-else
-    cat "$constraints" >"$tested"
-fi
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c "$tested" -e ".[test]"
+constraints=$(mktemp)
+trap 'rm -f "$constraints"' EXIT
+"$venv/bin/python" tools/constraints.py "$tested" >"$constraints"
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c "$constraints" -e ".[test]"
