@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
-from jaxtyping import Float, Int, UInt32
+from jaxtyping import Bool, Float, Int, UInt32
 
 from mmd_jax.two_sample.pooled import Numbers, all_finite, check_bandwidth, check_rows, is_traced, stack
 
@@ -58,9 +58,9 @@ def median_bandwidth(pooled: Numbers) -> Float[Array, ""]:
 
         σ = median{‖z_i − z_j‖ : i ≠ j}
 
-    Above 1,024 rows it is taken over 1,024 of them, which a hash of each row's contents chooses. So it depends on the
-    rows but neither on their order nor on which sample they came from, and a permutation test that uses it stays exact.
-    It is a constant under differentiation.
+    Above 1,024 rows it is taken over 1,024 of them, which a hash of each row's contents chooses, and of how many equal
+    rows there are before it. So it depends on the rows but neither on their order nor on which sample they came from,
+    and a permutation test that uses it stays exact. It is a constant under differentiation.
 
     Args:
       pooled: both samples together, shape [N, d].
@@ -109,8 +109,7 @@ def _median(blocks: Float[Array, "b t d"], count: ArrayLike) -> Float[Array, ""]
     finite = all_finite(blocks)
     valid = jnp.arange(rows.shape[0]) < count
     if rows.shape[0] > MEDIAN_ROWS:
-        # Padding sorts last. Ties are between equal rows, so their order does not matter.
-        chosen = jnp.argsort(jnp.where(valid, _hash_rows(rows), jnp.uint32(0xFFFFFFFF)))[:MEDIAN_ROWS]
+        chosen = _choose(rows, valid)
         rows, valid = rows[chosen], valid[chosen]
         count = jnp.minimum(count, MEDIAN_ROWS)
     # Relative to a row, not to the mean: equal rows become exact zeros.
@@ -126,16 +125,41 @@ def _median(blocks: Float[Array, "b t d"], count: ArrayLike) -> Float[Array, ""]
     return jnp.where(finite & (median > 0), median, jnp.nan)
 
 
-def _hash_rows(rows: Float[Array, "N d"]) -> UInt32[Array, " N"]:
-    """A number for each row that depends on its bits alone: equal wherever the row stands."""
-    # + 0 makes −0 into 0.
-    bits = lax.bitcast_convert_type(rows.astype(jnp.float32) + 0, jnp.uint32)
-    odd = (2 * jnp.arange(rows.shape[1], dtype=jnp.uint32) + 1) * jnp.uint32(0x9E3779B1)
-    hashes = jnp.sum((bits ^ (bits >> 15)) * odd[None, :], axis=1, dtype=jnp.uint32)
-    # The finalizer of MurmurHash3, so that similar rows are not chosen together.
-    hashes = (hashes ^ (hashes >> 16)) * jnp.uint32(0x85EBCA6B)
-    hashes = (hashes ^ (hashes >> 13)) * jnp.uint32(0xC2B2AE35)
-    return hashes ^ (hashes >> 16)
+def _choose(rows: Float[Array, "N d"], valid: Bool[Array, " N"]) -> Int[Array, " R"]:
+    """Which rows the median is taken over: pseudo-random, yet a function of the rows as an unordered collection.
+
+    Equal rows have equal hashes, and all or none would be in. So each is hashed again with its number among its equals,
+    which are interchangeable: whichever of them stands first, the same contents are chosen.
+    """
+    index = jnp.arange(rows.shape[0], dtype=jnp.int32)
+    # Stable, so padding, which looks like rows of zeros and comes last, is numbered after these.
+    first, second, order = lax.sort((*_hash_rows(rows), index), num_keys=2)
+    starts = (index == 0) | (first != jnp.roll(first, 1)) | (second != jnp.roll(second, 1))
+    number = index - lax.cummax(jnp.where(starts, index, 0))
+    again = _mix(first + _mix(second + number.astype(jnp.uint32) * jnp.uint32(0x9E3779B1)))
+    _, _, chosen = lax.sort((~valid[order], again, order), num_keys=2)
+    return chosen[:MEDIAN_ROWS]
+
+
+def _hash_rows(rows: Float[Array, "N d"]) -> tuple[UInt32[Array, " N"], UInt32[Array, " N"]]:
+    """64 bits for each row that depend on its contents alone, wherever it stands and whatever zeros widen it."""
+    # −0 is 0; adding 0 would say so too, but XLA removes that.
+    words = lax.bitcast_convert_type(jnp.where(rows == 0, 0, rows), jnp.uint32).reshape(rows.shape[0], -1)
+    position = _mix(jnp.arange(words.shape[1], dtype=jnp.uint32) + 1)
+
+    def total(seed: int) -> Array:
+        # A sum of the words times constants would collide for rows of few different numbers, such as 0 and 1.
+        mixed = _mix(words ^ _mix(position + jnp.uint32(seed))[None, :])
+        return jnp.sum(jnp.where(words == 0, 0, mixed), axis=1, dtype=jnp.uint32)
+
+    return total(0), total(0x85EBCA77)
+
+
+def _mix(bits: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
+    """The finalizer of MurmurHash3: every bit of the input moves every bit of the result."""
+    bits = (bits ^ (bits >> 16)) * jnp.uint32(0x85EBCA6B)
+    bits = (bits ^ (bits >> 13)) * jnp.uint32(0xC2B2AE35)
+    return bits ^ (bits >> 16)
 
 
 def _middle(values: Float[Array, "N N"], size: Int[Array, ""]) -> tuple[Float[Array, ""], Float[Array, ""]]:

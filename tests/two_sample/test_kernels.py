@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmd_jax.two_sample import gaussian, median_bandwidth
-from mmd_jax.two_sample.kernels import MEDIAN_ROWS, gaussian_pair, gaussian_tile
+from mmd_jax.two_sample.kernels import MEDIAN_ROWS, _choose, gaussian_pair, gaussian_tile
 from tests import reference
 
 
@@ -58,6 +58,47 @@ def test_median_bandwidth_of_many_rows_is_near_that_of_all_and_blind_to_their_or
     shuffled = np.random.default_rng(2).permutation(pooled)
     assert float(median_bandwidth(shuffled)) == pytest.approx(found, rel=1e-5)
     assert float(jax.jit(median_bandwidth)(pooled)) == pytest.approx(found, rel=1e-5)
+
+
+def test_median_bandwidth_of_many_rows_survives_repeated_ones():
+    # A fifth of the rows are zeros, as where a ReLU layer is silent: so is a 25th of the pairs, and no more.
+    pooled = np.where((np.arange(4000) % 5 > 0)[:, None], rows(0, 4000, 5), 0)
+    found = float(median_bandwidth(pooled))
+    assert found == pytest.approx(reference.median_distance(pooled[::6]), rel=0.05)
+    assert float(median_bandwidth(np.random.default_rng(1).permutation(pooled))) == pytest.approx(found, rel=1e-6)
+    assert float(jax.jit(median_bandwidth)(pooled)) == pytest.approx(found, rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_chosen_rows_are_the_same_in_any_order_and_width_and_represent_all(dtype):
+    rng = np.random.default_rng(2)
+    kinds = {
+        "few numbers": rng.integers(0, 2, size=(3000, 16)),
+        "copies": np.repeat(rng.normal(size=(40, 3)), 75, axis=0),
+        "zeros": rng.normal(size=(3000, 3)) * (np.arange(3000) < 1800)[:, None],
+        # Equal in float32, so float64 has to look at all of its bits.
+        "close": 1 + 1e-12 * np.arange(3000)[:, None],
+    }
+
+    def chosen(pooled, width, padding):
+        padded = np.zeros((len(pooled) + padding, width), dtype)
+        padded[: len(pooled), : pooled.shape[1]] = pooled
+        return padded[np.asarray(_choose(jnp.asarray(padded), jnp.arange(len(padded)) < len(pooled)))][
+            :, : pooled.shape[1]
+        ]
+
+    with jax.enable_x64(dtype is np.float64):
+        for pooled in kinds.values():
+            found = chosen(pooled, pooled.shape[1], 0)
+            signed = np.where((pooled == 0) & (rng.random(pooled.shape) < 0.5), -0.0, pooled)
+            np.testing.assert_array_equal(chosen(rng.permutation(signed), 64, 1096), found)
+        # 40 % zeros, by chance as in a sample without replacement.
+        error = np.sqrt(0.4 * 0.6 / MEDIAN_ROWS)
+        share = (chosen(kinds["zeros"], 3, 0) == 0).all(axis=1).mean()
+        assert abs(share - 0.4) < 4 * error
+        # Every copy has the same chance: 25.6 of 75, give or take.
+        copies = np.unique(chosen(kinds["copies"], 3, 0), axis=0, return_counts=True)[1]
+        assert len(copies) == 40 and abs(copies - 25.6).max() < 4.5 * np.sqrt(75 * 0.34 * 0.66)
 
 
 def test_median_bandwidth_scales_and_ignores_translation():
