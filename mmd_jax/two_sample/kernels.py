@@ -53,6 +53,10 @@ def squared_distances(A: Float[Array, "s d"], B: Float[Array, "t d"]) -> Float[A
     return jnp.maximum(squares_a[:, None] + squares_b[None, :] - 2 * product, 0)
 
 
+class NoBandwidthError(ValueError):
+    """The median distance of the pooled rows is 0, so no bandwidth can be taken from them."""
+
+
 def median_bandwidth(pooled: Numbers) -> Float[Array, ""]:
     """Median of the distances between different rows of the pooled sample: the median heuristic.
 
@@ -69,7 +73,8 @@ def median_bandwidth(pooled: Numbers) -> Float[Array, ""]:
       σ, in the units of the rows. Shape []. NaN where it does not exist and the rows are traced.
 
     Raises:
-      ValueError: bad rows (see `permutation_test`), or a median of 0 (half of the pairs or more coincide).
+      ValueError: bad rows (see `permutation_test`).
+      NoBandwidthError: a median of 0 (half of the pairs or more coincide).
 
     Example:
       >>> import numpy as np
@@ -94,7 +99,7 @@ def median_of_blocks(blocks: Any, count: int) -> Array:
     """`median_bandwidth` of rows that are laid out already."""
     median = _median(blocks, count)
     if not is_traced(median) and not median > 0:
-        raise ValueError(
+        raise NoBandwidthError(
             "the median distance of the pooled rows is 0, because at least half of the pairs of rows coincide (or are "
             "too close for their precision); there is no bandwidth to take from them. Pass bandwidth=, or use features "
             "that vary."
