@@ -8,7 +8,7 @@ from experiments.config import Config, Data, Training
 config = Config(
     name="mnist_to_digits",
     source=Data("mnist", limit=20_000),
-    target=Data("digits", limit=200),
+    target=Data("digits", limit=200, test_fraction=0.6),
     pretrain=Training(epochs=4, batch_size=64, learning_rates=(1e-3,)),
     train=Training(epochs=60, batch_size=32, learning_rates=(3e-3, 1e-3, 3e-4), patience=10),
 )

@@ -10,10 +10,9 @@ import numpy as np
 
 from mmd_jax.models.layered import Network
 from mmd_jax.transfer import finetune
-from mmd_jax.transfer.finetune import Recipe
-from mmd_jax.transfer.prefix import num_prefix, prefix_rows
+from mmd_jax.transfer.finetune import Prepared, Recipe
 from mmd_jax.transfer.train import TrainState
-from mmd_jax.types import Plan, Rows, Stage, Variables
+from mmd_jax.types import Plan, Rows, Variables
 
 STEPS = 4  # in a timed chunk
 
@@ -67,13 +66,11 @@ def plan_cost(
     """
     steps = finetune.schedule(len(rows.y), recipe)[0] * num_rates
     seconds, megabytes = 0.0, 0.0
-    few = Rows(*(array[: STEPS * recipe.batch_size] for array in rows))
+    few, one = (Rows(*(array[:count] for array in rows)) for count in (STEPS * recipe.batch_size, 1))
     for stage in plan.stages:
-        start, inputs, kept = 0, few, 0.0
-        if stage.cached:
-            start, inputs = num_prefix(network, stage), prefix_rows(network, variables, stage, few)
-            kept = inputs.x.nbytes / len(inputs.y) * len(rows.y) / 1e6
-        cost = step_cost(network, variables, stage, inputs, recipe, start=start)
+        prepared = finetune.prepare(jax.random.key(0), network, variables, stage, few, one, recipe=recipe)
+        kept = prepared.train.x.nbytes / len(few.y) * len(rows.y) / 1e6 if stage.cached else 0.0
+        cost = step_cost(network, prepared, recipe)
         seconds += cost.seconds * steps
         megabytes = max(megabytes, cost.megabytes + kept)
     first = plan.stages[0]
@@ -91,35 +88,22 @@ def table(costs: Sequence[RegimeCost]) -> str:
     return "\n".join(lines)
 
 
-def step_cost(
-    network: Network,
-    variables: Variables,
-    stage: Stage,
-    rows: Rows,
-    recipe: Recipe,
-    *,
-    start: int = 0,
-    norm: bool = True,
-    repeats: int = 3,
-) -> Cost:
+def step_cost(network: Network, prepared: Prepared, recipe: Recipe, *, norm: bool = True, repeats: int = 3) -> Cost:
     """Measures the step of one stage.
 
     Args:
       network: the network.
-      variables: its variables.
-      stage: what is frozen and trained.
-      rows: inputs of layer `start`; one batch is used.
+      prepared: of `finetune.prepare`; a few batches of its training rows are used.
       recipe: batch size, clipping, precision.
-      start: the layer whose inputs the rows are.
       norm: whether the gradient's norm is logged, as training does.
       repeats: timed chunks of `STEPS` steps.
     """
-    index = finetune.data_order(jax.random.key(0), len(rows.y), 0, STEPS, min(recipe.batch_size, len(rows.y)))
+    rows, stage = prepared.train, prepared.stage
+    index = finetune.data_order(prepared.order_key, len(rows.y), 0, STEPS, min(recipe.batch_size, len(rows.y)))
     x, y = rows.x[index], rows.y[index]
-    one_row = Rows(rows.x[:1], rows.y[:1])
-    state = finetune.begin_fit(network, variables, stage, one_row, learning_rate=1e-3, recipe=recipe, start=start)
-    step = finetune.make_step(network, stage, recipe, state.train.variables["params"], start=start)
-    step = partial(step, key=jax.random.key(0))
+    state = finetune.begin_fit(network, prepared, learning_rate=1e-3, recipe=recipe).train
+    step = finetune.make_step(network, stage, recipe, state.variables["params"], start=prepared.start)
+    step = partial(step, key=prepared.step_key)
 
     def one(state: TrainState, batch: Any) -> Any:
         after, metrics = step(state, batch)
@@ -132,11 +116,11 @@ def step_cost(
 
         return jax.lax.scan(body, state, batches)
 
-    analysis = jax.jit(one).lower(state.train, (x[0], y[0])).compile().cost_analysis()
-    chunk = jax.jit(many).lower(state.train, (x, y)).compile()
+    analysis = jax.jit(one).lower(state, (x[0], y[0])).compile().cost_analysis()
+    chunk = jax.jit(many).lower(state, (x, y)).compile()
     memory = chunk.memory_analysis()
     size = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes if memory else 0
-    seconds = min(_seconds(lambda: chunk(state.train, (x, y))) for _ in range(repeats + 1)) / STEPS
+    seconds = min(_seconds(lambda: chunk(state, (x, y))) for _ in range(repeats + 1)) / STEPS
     return Cost(float((analysis or {}).get("flops", np.nan)), seconds, size / 1e6)
 
 

@@ -1,5 +1,8 @@
 """Fits that survive a kill: a plan carried out at every learning rate of a grid, each stage resumable."""
 
+import hashlib
+import json
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,13 +12,12 @@ import jax
 
 from experiments import checkpoints, workdir
 from experiments.config import Training
-from experiments.progress import progress
+from experiments.progress import progress, track
 from mmd_jax.models.layered import Network
 from mmd_jax.transfer import finetune
-from mmd_jax.transfer.finetune import FitState, Recipe
-from mmd_jax.transfer.freezing import check_frozen, frozen_hashes
-from mmd_jax.transfer.prefix import num_prefix, prefix_rows
-from mmd_jax.types import Plan, Rows, Stage, Variables
+from mmd_jax.transfer.finetune import FitState, Prepared, Recipe
+from mmd_jax.transfer.freezing import check_frozen
+from mmd_jax.types import Plan, Rows, Variables
 
 
 class Arm(NamedTuple):
@@ -54,53 +56,63 @@ def adapt(
     Each stage of each rate is a resumable fit of its own under checkpoints/.
     """
     settings = recipe(training)
+    rows = digest({"train": train, "valid": valid})
+
+    def prepare(number: int, current: Variables) -> Prepared:
+        return finetune.prepare(
+            jax.random.fold_in(key, number),
+            network,
+            current,
+            plan.stages[number],
+            train,
+            valid,
+            recipe=settings,
+            watch=lambda batches: track(batches, f"{name}: outputs of the frozen layers"),
+        )
+
+    first = prepare(0, variables)  # the same for every rate
     outcomes = []
     for rate in training.learning_rates:
-        current = variables
+        current = first.variables
         for number, stage in enumerate(plan.stages):
-            stage_key = jax.random.fold_in(key, number)
-            current = finetune.begin_stage(stage_key, network, current, stage, train.x[:1])
-            before = frozen_hashes(current, stage)
-            start, rows = 0, (train, valid)
-            if stage.cached:
-                start = num_prefix(network, stage)
-                rows = tuple(prefix_rows(network, current, stage, r) for r in rows)  # type: ignore[assignment]
-            begin = finetune.begin_fit(
-                network, current, stage, rows[1], learning_rate=rate, recipe=settings, start=start
-            )
+            prepared = first if number == 0 else prepare(number, current)
             state = resumable_fit(
                 directory,
                 f"{name}-rate{rate:g}-stage{number}",
-                stage_key,
                 network,
-                begin,
-                stage,
-                *rows,
-                settings=settings,
-                start=start,
-                about={"plan": workdir.plain(plan), "stage": number, "frozen": before},
+                prepared,
+                finetune.begin_fit(network, prepared, learning_rate=rate, recipe=settings),
+                settings,
+                about={
+                    "plan": workdir.plain(plan),
+                    "stage": number,
+                    "frozen": prepared.frozen,
+                    "start": digest(prepared.variables),
+                    "rows": rows,
+                },
                 seconds=checkpoint_seconds,
             )
-            check_frozen(before, state.best, stage)
+            check_frozen(prepared.frozen, state.best, stage)
             current = state.best
-        outcomes.append((float(state.best_loss), rate, current))
+        outcomes.append((float(state.best_loss), rate, state.best))
     loss, rate, best = min(outcomes, key=lambda outcome: outcome[0])
     frozen = any(stage.frozen for stage in plan.stages)
     return Arm(plan, best, rate, loss, True if frozen else None)
 
 
+def digest(tree: Any) -> str:
+    """One sha256 of all leaves and their names."""
+    return hashlib.sha256(json.dumps(checkpoints.tree_hashes(tree)).encode()).hexdigest()
+
+
 def resumable_fit(
     directory: Path,
     name: str,
-    key: jax.Array,
     network: Network,
+    prepared: Prepared,
     state: FitState,
-    stage: Stage,
-    train: Rows,
-    valid: Rows,
-    *,
     settings: Recipe,
-    start: int,
+    *,
     about: Mapping[str, Any],
     seconds: float,
 ) -> FitState:
@@ -111,19 +123,19 @@ def resumable_fit(
         # Asked before the leaves are compared: another plan has other leaves in its optimizer.
         if there != about:
             raise ValueError(
-                f"{folder} was trained under another plan than the one in decision.json, or from other weights; start "
-                "again in a new work directory"
+                f"{folder} was trained under another plan than the one in decision.json, from other weights or on other "
+                "rows; start again in a new work directory"
             )
         return state
 
     restored = checkpoints.restore(folder, template)
     for message in restored.skipped:
-        print(f"warning: {message}")
+        print(f"warning: {message}", file=sys.stderr)
     if restored.step is not None:
         state = restored.tree
     workdir.cut_metrics(log, fit=name, step=restored.step or 0)
 
-    total = finetune.schedule(len(train.y), settings)[0]
+    total = finetune.schedule(len(prepared.train.y), settings)[0]
     show, saved, step = progress(name, total), time.monotonic(), int(state.train.step)
     first = step
 
@@ -131,7 +143,7 @@ def resumable_fit(
         checkpoints.save(folder, int(state.train.step), state, about)
 
     try:
-        chunks = finetune.fit(key, network, state, stage, train, valid, recipe=settings, start=start)
+        chunks = finetune.fit(network, prepared, state, recipe=settings)
         for state, row in chunks:
             workdir.append_metrics(log, {"fit": name, **row})
             step = int(row["step"])

@@ -1,5 +1,6 @@
 """The two-sample tests of a run: on the inputs and on every layer, with rows that the network was not trained on."""
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -7,10 +8,11 @@ import numpy as np
 
 from experiments import networks
 from experiments.config import Config
+from experiments.progress import track
 from experiments.sources import Dataset
 from mmd_jax.models.layered import Network
 from mmd_jax.transfer.inference import in_batches
-from mmd_jax.transfer.profile import layer_features
+from mmd_jax.transfer.profile import layer_features, mmd_profile
 from mmd_jax.two_sample import permutation_test, wild_bootstrap_test
 from mmd_jax.types import TwoSampleResult, Variables
 
@@ -18,6 +20,12 @@ INPUTS = "inputs"
 RESTORED_NOTE = (
     "The network was restored, so it is not known here whether it was trained on the source rows that were tested. If it was, "
     "its features of these rows are not exchangeable with the target's, and the tests on its layers reject too often."
+)
+
+
+ONE_GROUPED_NOTE = (
+    "Only one of source and target says which rows belong together, so the test treats all rows as independent; if rows of a "
+    "group depend on each other, it rejects too often."
 )
 
 
@@ -45,27 +53,69 @@ def measure(
     """Tests P = Q on the inputs and on every layer, with source rows that the network was not trained on.
 
     The source's test rows are such rows; of the target, training rows are taken, so that its test rows stay unseen.
+
+    Raises:
+      ValueError: the inputs or the deciding layer can't be tested; names which, and why.
     """
-    rows_key, test_key = jax.random.split(key)
-    sizes = len(source.test_y), len(target.train_y)
-    rows_x, rows_y = (
-        np.sort(np.asarray(jax.random.permutation(k, size)[: config.test.max_rows]))
-        for k, size in zip(jax.random.split(rows_key), sizes, strict=True)
+    x, y, groups = chosen_rows(config, key, source, target)
+    tests = dict(
+        track(
+            tests_of_samples(config, key_of_tests(key), network, variables, x, y, groups),
+            "tests",
+            1 + len(network.layers),
+        )
     )
-    x, y = source.test_x[rows_x], target.train_x[rows_y]
-    groups = groups_of(config, source, target)
-    if groups is not None:
-        groups = groups[0][rows_x], groups[1][rows_y]
-    tests = tests_of_samples(config, test_key, network, variables, x, y, groups)
     notes = [RESTORED_NOTE] if config.model.weights else []
-    seen = jax.eval_shape(network.features, variables, x[:1])
-    if untested := [name for name in network.layers if name in seen and name not in tests]:
+    if (source.test_groups is None) != (target.train_groups is None):
+        notes.append(ONE_GROUPED_NOTE)
+    if untested := [name for name, result in tests.items() if result is None]:
         notes.append(
             f"Not tested: {', '.join(untested)}. There at least half of the pairs of rows have the same features, so that "
             "no bandwidth can be taken from them."
         )
-    inputs = tests.pop(INPUTS)
-    return Measurement(inputs, tests, len(x), len(y), " ".join(notes))
+    if config.decision.representation in untested:
+        raise ValueError(
+            f"P = Q can't be tested on {config.decision.representation}, where at least half of the pairs of rows have the "
+            "same features; set test.bandwidth, or decision.representation to another"
+        )
+    done = {name: result for name, result in tests.items() if result is not None}
+    return Measurement(done.pop(INPUTS), done, len(x), len(y), " ".join(notes))
+
+
+def check(config: Config, key: jax.Array, source: Dataset, target: Dataset) -> None:
+    """Refuses inputs that can't be tested, before anything is trained: the test on them is run once for that.
+
+    Raises:
+      ValueError: names what is wrong.
+    """
+    x, y, groups = chosen_rows(config, key, source, target)
+    samples = ({INPUTS: input_vectors(config, rows)} for rows in (x, y))
+    if any(result is None for _, result in mmd_profile(key_of_tests(key), *samples, **settings_of(config, groups))):
+        raise ValueError(
+            "P = Q can't be tested on the inputs: at least half of the pairs of pooled rows coincide, so that no bandwidth can "
+            "be taken from them; set test.bandwidth"
+        )
+
+
+def chosen_rows(
+    config: Config, key: jax.Array, source: Dataset, target: Dataset
+) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
+    """The raw rows that are compared, [m, ...] and [n, ...], at most `test.max_rows` of each, and their groups."""
+    sizes = len(source.test_y), len(target.train_y)
+    keys = jax.random.split(jax.random.split(key)[0])
+    rows_x, rows_y = (
+        np.sort(np.asarray(jax.random.permutation(one, size)[: config.test.max_rows]))
+        for one, size in zip(keys, sizes, strict=True)
+    )
+    groups = groups_of(config, source, target)
+    if groups is not None:
+        groups = groups[0][rows_x], groups[1][rows_y]
+    return source.test_x[rows_x], target.train_x[rows_y], groups
+
+
+def key_of_tests(key: jax.Array) -> jax.Array:
+    """The key of the tests; the other half of `key` chooses the rows."""
+    return jax.random.split(key)[1]
 
 
 def groups_of(config: Config, source: Dataset, target: Dataset) -> tuple[np.ndarray, np.ndarray] | None:
@@ -102,10 +152,8 @@ def tests_of_samples(
     x: np.ndarray,
     y: np.ndarray,
     groups: tuple[np.ndarray, np.ndarray] | None = None,
-) -> dict[str, TwoSampleResult]:
-    """The config's test of two samples of raw rows, on the preprocessed inputs and on every layer: {name: result}.
-
-    A layer where at least half of the pairs of rows have the same features (a dead one, say) is left out, unless it decides.
+) -> Iterator[tuple[str, TwoSampleResult | None]]:
+    """The config's test of two samples of raw rows, on the preprocessed inputs and on every layer, as they are done.
 
     Args:
       config: its test, and its model's preprocessing.
@@ -116,29 +164,32 @@ def tests_of_samples(
       y: rows of the target, [n, ...].
       groups: of the rows of both, permuted whole; or none.
 
-    Raises:
-      ValueError: the inputs or the deciding layer can't be tested; names which, and why.
+    Returns:
+      (name, result) pairs; None for a layer where at least half of the pairs of rows have the same features (a dead one).
     """
+    samples = [
+        {INPUTS: input_vectors(config, rows)} | layer_features(network, variables, rows, pooling=config.test.pooling)
+        for rows in (x, y)
+    ]
+    return mmd_profile(key, *samples, **settings_of(config, groups))
+
+
+def input_vectors(config: Config, rows: np.ndarray) -> np.ndarray:
+    """Preprocessed rows as vectors, [n, d]."""
+    preprocess = networks.preprocessing(config.model, image=rows.dtype == np.uint8)
+    return in_batches(lambda batch: preprocess(batch).reshape(len(batch), -1), rows)
+
+
+def settings_of(config: Config, groups: tuple[np.ndarray, np.ndarray] | None) -> dict[str, Any]:
+    """The config's test, as `mmd_profile` takes it."""
+    permute = config.test.resampling == "permutation"
     settings: dict[str, Any] = {
+        "test": permutation_test if permute else wild_bootstrap_test,
         "alpha": config.test.alpha,
         "num_permutations": config.test.permutations,
         "bandwidth": config.test.bandwidth,
         "return_null": True,
     }
-    test = permutation_test if config.test.resampling == "permutation" else wild_bootstrap_test
-    if test is permutation_test and groups is not None:
+    if permute and groups is not None:
         settings |= {"groups_x": groups[0], "groups_y": groups[1]}
-    preprocess = networks.preprocessing(config.model, image=x.dtype == np.uint8)
-    x_features, y_features = (
-        {INPUTS: in_batches(lambda batch: preprocess(batch).reshape(len(batch), -1), rows)}
-        | layer_features(network, variables, rows, pooling=config.test.pooling)
-        for rows in (x, y)
-    )
-    results = {}
-    for one, name in zip(jax.random.split(key, len(x_features)), x_features, strict=True):
-        try:
-            results[name] = test(one, x_features[name], y_features[name], **settings)
-        except ValueError as error:
-            if name in (INPUTS, config.decision.representation):
-                raise ValueError(f"P = Q can't be tested on {name}: {error}") from error
-    return results
+    return settings

@@ -76,12 +76,11 @@ def run(config: Config, directory: Path, *, splits: int, rows: int) -> list[Row]
 
     rejections: dict[str, int] = {}
     for number in track(range(splits), "splits"):
-        key = jax.random.fold_in(keys.measure, number)
-        order = np.asarray(jax.random.permutation(key, len(pooled)))
+        split_key, test_key = jax.random.split(jax.random.fold_in(keys.measure, number))
+        order = np.asarray(jax.random.permutation(split_key, len(pooled)))
         samples = pooled[order[:rows]], pooled[order[rows : 2 * rows]]
-        found = measure.tests_of_samples(config, key, networks.source, variables, *samples)
-        for name, result in found.items():
-            rejections[name] = rejections.get(name, 0) + bool(result.reject)
+        for name, result in measure.tests_of_samples(config, test_key, networks.source, variables, *samples):
+            rejections[name] = rejections.get(name, 0) + (result is not None and bool(result.reject))
     permutations = config.test.permutations
     level = math.floor(config.test.alpha * (permutations + 1)) / (permutations + 1)
     error = math.sqrt(level * (1 - level) / splits)

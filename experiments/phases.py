@@ -7,7 +7,7 @@ where the last one stopped.
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -16,12 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import evaluation, networks, results, sources, workdir
+from experiments import checkpoints, evaluation, networks, results, sources, workdir
 from experiments.config import Config, Training
 from experiments.costs import plan_cost, table
 from experiments.datasets.select import split_rows
 from experiments.fits import Arm, adapt, recipe
-from experiments.measure import INPUTS, Measurement, groups_of, measure
+from experiments.measure import INPUTS, Measurement, measure
+from experiments.measure import check as check_inputs
 from experiments.progress import track
 from mmd_jax.models.layered import Network
 from mmd_jax.transfer import decision, inference
@@ -92,7 +93,7 @@ def load(config: Config) -> Loaded:
     if config.source is None:
         return Loaded(None, target, target.note)
     source = sources.load(config.source, seed=config.seed, data_dir=config.data_dir)
-    shared = shared_rows(source, target) if config.source.name == config.target.name else 0
+    shared = shared_rows(source, target)
     source, target, note = sources.common_format(source, target)
     if shared:
         warning = (
@@ -105,9 +106,15 @@ def load(config: Config) -> Loaded:
 
 
 def shared_rows(source: sources.Dataset, target: sources.Dataset) -> int:
-    """How many rows of one data set stand in both selections; rows of its training and of its test split count apart."""
-    parts = ((source.train_rows, target.train_rows), (source.test_rows, target.test_rows))
-    return sum(len(np.intersect1d(a, b)) for a, b in parts)
+    """How many rows stand in both, for training or for testing; those of sets of other origins can't be compared."""
+    shared = 0
+    for origin in {*source.origins} & {*target.origins}:
+        ours, theirs = (
+            np.concatenate([rows for o, rows in zip(d.origins, (d.train_rows, d.test_rows)) if o == origin])
+            for d in (source, target)
+        )
+        shared += len(np.intersect1d(ours, theirs))
+    return shared
 
 
 def build(config: Config, data: Loaded) -> Networks:
@@ -121,9 +128,11 @@ def build(config: Config, data: Loaded) -> Networks:
         raise ValueError(f"decision.rule = {settings.rule!r}; there are {', '.join(decision.RULES)}")
     if settings.regime and settings.regime not in decision.REGIMES:
         raise ValueError(f"decision.regime = {settings.regime!r}; there are {', '.join(decision.REGIMES)}")
-    if settings.representation not in (INPUTS, *source.layers):
+    seen = jax.eval_shape(lambda x: source.features(source.init(jax.random.key(0), x), x), example)
+    representations = (INPUTS, *(name for name in source.layers if name in seen))
+    if settings.representation not in representations:
         raise ValueError(
-            f"decision.representation = {settings.representation!r}; there are {', '.join((INPUTS, *source.layers))}"
+            f"decision.representation = {settings.representation!r}; there are {', '.join(representations)}"
         )
     if settings.num_frozen is not None and not 0 <= settings.num_frozen < len(target.layers):
         raise ValueError(
@@ -131,13 +140,13 @@ def build(config: Config, data: Loaded) -> Networks:
             f"always new: expected 0 … {len(target.layers) - 1}"
         )
     if data.source is not None:
-        groups_of(config, data.source, data.target)
         m, n = (min(len(y), test.max_rows) for y in (data.source.test_y, data.target.train_y))
         if test.resampling == "wild_bootstrap" and m != n:
             raise ValueError(
                 f"test.resampling = 'wild_bootstrap' swaps pairs and needs as many source rows as target rows, but there "
                 f"are m = {m} and n = {n}; set test.max_rows to at most {min(m, n)}, or use 'permutation'"
             )
+        check_inputs(config, make_keys(config.seed).measure, data.source, data.target)
     for training, rows in ((config.pretrain, data.source), (config.train, data.target)):
         if rows is not None:
             split(rows, training, config.seed)
@@ -301,22 +310,24 @@ def from_scratch(config: Config, directory: Path, key: jax.Array, nets: Networks
 def evaluate(config: Config, network: Network, chosen: Arm, scratch: Arm, data: Loaded) -> results.Outcome:
     """Both arms on the target's test rows, as pairs."""
     target = data.target
-    predicted = [
-        inference.predict(network, arm.variables, target.test_x, precision=config.train.precision).argmax(-1)
-        for arm in (chosen, scratch)
-    ]
-    return results.Outcome(
-        evaluation.compare(target.test_y, predicted[0], predicted[1], target.test_groups),
-        target.test_y,
-        predicted[0],
-        predicted[1],
-    )
+
+    def predicted(name: str, arm: Arm) -> np.ndarray:
+        def watch(batches: Iterable[int]) -> Iterator[int]:
+            return track(batches, f"test rows, {name}")
+
+        precision = config.train.precision
+        found = inference.log_probabilities(network, arm.variables, target.test_x, precision=precision, watch=watch)
+        return found.argmax(-1)
+
+    reused, scratched = predicted("reuse", chosen), predicted("from scratch", scratch)
+    accuracy = evaluation.compare(target.test_y, reused, scratched, target.test_groups)
+    return results.Outcome(accuracy, target.test_y, reused, scratched)
 
 
 def save_model(config: Config, directory: Path, network: Network, chosen: Arm, data: Loaded) -> None:
     """Writes model/: the fine-tuned network, ready for use."""
     target = data.target
-    networks.save_model(
+    checkpoints.save_model(
         directory / "model",
         chosen.variables,
         {

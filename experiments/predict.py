@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         seed = description["seed"] if known.seed is None else known.seed
         inputs = read(data, description["input"], split=known.split, seed=seed, data_dir=known.data_dir)
 
-        logs = inference.predict(network, variables, inputs.x, precision=description["precision"])
+        logs = inference.log_probabilities(network, variables, inputs.x, precision=description["precision"])
         classes = description["classes"]
         write(known.out, inputs, [classes[i] for i in logs.argmax(-1)], np.exp(logs.max(-1)))
         print(f"{len(inputs.x)} rows of {data.name}: {known.out}")
@@ -72,10 +72,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def data_settings(name: str, fields: Sequence[str], description: dict[str, Any]) -> configs.Data:
     """The settings of the data: from --data.FIELD and, for the word target, what the network was fine-tuned for."""
-    if name == "target":
-        default = configs.Data(**configs.from_json(description["trained_for"]))
-    else:
-        default = configs.Data(name=name)
+    trained_for = configs.Data(**configs.from_json(description["trained_for"]))
+    default = trained_for if name == "target" else configs.Data(name=name)
     section = dataclasses.field(default_factory=configs.Data)
     wrapper = dataclasses.make_dataclass("Options", [("data", configs.Data, section)], frozen=True)
     configs.check_flags(fields, wrapper)

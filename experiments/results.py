@@ -135,6 +135,7 @@ def write(
     from_scratch: Arm,
     outcome: Outcome,
     seconds: dict[str, float],
+    command: str,
 ) -> None:
     """Completes evidence.npz and writes result.json, whose presence means that the numbers are final."""
     arrays = workdir.read_npz(directory / "evidence.npz")
@@ -146,6 +147,7 @@ def write(
     workdir.write_npz(directory / "evidence.npz", arrays)
     result = {
         "name": config.name,
+        "command": command,
         "two_sample": decided.two_sample,
         "similarity": decided.similarity,
         "plan": summary(decided.plan),
@@ -195,4 +197,10 @@ def count_parameters(arm: Arm) -> dict[str, int]:
 def versions() -> dict[str, str]:
     """Of Python and of the packages that numbers depend on."""
     packages = ("mmd_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
+    found = {"python": platform.python_version()}
+    for name in packages:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:  # a checkout that is run without being installed
+            found[name] = "not installed"
+    return found

@@ -3,6 +3,7 @@
 python -m experiments.transfer --config configs/quickstart.py [--workdir DIR] [--field.sub value]
 """
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,14 +18,15 @@ from experiments.report import page
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     with reported():
-        config, directory = configs.load(sys.argv[1:] if argv is None else argv)
-        run(config, directory)
+        argv = sys.argv[1:] if argv is None else list(argv)
+        config, directory = configs.load(argv)
+        run(config, directory, shlex.join(["python", "-m", "experiments.transfer", *argv]))
 
 
-def run(config: Config, directory: Path) -> None:
+def run(config: Config, directory: Path, command: str = "") -> None:
     """One run, from data to report; the same call again goes on where it stopped, or only remakes a missing report."""
     if not (directory / "result.json").exists():
-        compute(config, directory)
+        compute(config, directory, command)
     else:
         phases.open_workdir(config, directory)
     if not (directory / "result.json").exists():  # --until plan
@@ -34,8 +36,8 @@ def run(config: Config, directory: Path) -> None:
     print(f"{page.answer(directory)}\nReport: {directory / 'report.html'}")
 
 
-def compute(config: Config, directory: Path) -> None:
-    """Everything up to result.json."""
+def compute(config: Config, directory: Path, command: str = "") -> None:
+    """Everything up to result.json, which keeps the command."""
     clock = phases.Clock()
     with clock("load"):
         # Everything that can be refused is refused before the work directory is made.
@@ -60,7 +62,7 @@ def compute(config: Config, directory: Path) -> None:
     with clock("evaluate"):
         outcome = phases.evaluate(config, networks.target, chosen, scratch, data)
     phases.save_model(config, directory, networks.target, chosen, data)
-    results.write(config, directory, decided, chosen, scratch, outcome, clock.seconds)
+    results.write(config, directory, decided, chosen, scratch, outcome, clock.seconds, command)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,18 @@ from mmd_jax.models.mlp import mlp
 from mmd_jax.models.whole import from_functions, from_linen
 from mmd_jax.transfer.decision import decide, similarity, stages_of
 from mmd_jax.transfer.finetune import Recipe, finetune
-from mmd_jax.transfer.freezing import check_frozen, freeze_labels, frozen_hashes, staged_optimizer, stop_frozen
-from mmd_jax.transfer.inference import predict
+from mmd_jax.transfer.freezing import (
+    check_frozen,
+    freeze_labels,
+    frozen_hashes,
+    stage_labels,
+    staged_optimizer,
+    stop_frozen,
+)
+from mmd_jax.transfer.inference import log_probabilities
+from mmd_jax.transfer.prefix import with_caching
 from mmd_jax.transfer.profile import layer_features, mmd_profile
-from mmd_jax.transfer.train import TrainState, train_step
+from mmd_jax.transfer.train import TrainState, classification_loss, init_state, train_step
 from mmd_jax.two_sample import mmd2_unbiased, mmd_biased, permutation_test, wild_bootstrap_test
 from mmd_jax.types import Plan, Rows, Similarity, Stage, TwoSampleResult
 
@@ -23,6 +31,7 @@ __all__ = [
     "TrainState",
     "TwoSampleResult",
     "check_frozen",
+    "classification_loss",
     "cnn8",
     "decide",
     "finetune",
@@ -31,18 +40,21 @@ __all__ = [
     "from_layers",
     "from_linen",
     "frozen_hashes",
+    "init_state",
     "layer_features",
+    "log_probabilities",
     "mlp",
     "mmd2_unbiased",
     "mmd_biased",
     "mmd_profile",
     "permutation_test",
-    "predict",
     "preprocessed",
     "similarity",
+    "stage_labels",
     "staged_optimizer",
     "stages_of",
     "stop_frozen",
     "train_step",
     "wild_bootstrap_test",
+    "with_caching",
 ]

@@ -17,8 +17,7 @@ from experiments.costs import Cost, step_cost
 from mmd_jax.models.cnn8 import cnn8
 from mmd_jax.models.layered import Network
 from mmd_jax.transfer.decision import stages_of
-from mmd_jax.transfer.finetune import Recipe
-from mmd_jax.transfer.prefix import prefix_rows
+from mmd_jax.transfer.finetune import Recipe, prepare
 from mmd_jax.types import Rows, Variables
 
 
@@ -61,13 +60,11 @@ def measure(network: Network, variables: Variables, rows: Rows, frozen: int, for
     """The cost of one row of the table."""
     regime = "finetune_top" if frozen else "finetune_all"
     [stage] = stages_of(regime, network.layers, num_frozen=frozen)
-    start = 0
-    if form == "cached":
-        start, rows = frozen, prefix_rows(network, variables, stage, rows)
     recipe = Recipe(batch_size=settings.batch, clip_norm=0.0 if form == "plain" else 1.0)
-    return step_cost(
-        network, variables, stage, rows, recipe, start=start, norm=form != "plain", repeats=settings.repeats
-    )
+    stage = stage._replace(cached=form == "cached")
+    one = Rows(rows.x[:1], rows.y[:1])
+    prepared = prepare(jax.random.key(0), network, variables, stage, rows, one, recipe=recipe)
+    return step_cost(network, prepared, recipe, norm=form != "plain", repeats=settings.repeats)
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ class Left(NamedTuple):
     """What a run left, but for times.
 
     Attributes:
-      result: result.json without `seconds`.
+      result: result.json without `seconds` and `command`.
       metrics: the rows of metrics.jsonl.
       model: {name: bytes} of the variables in model/.
       evidence: {name: bytes} of evidence.npz.
@@ -164,7 +164,7 @@ def finish(command: list[str], log: Path) -> None:
 def left(directory: Path) -> Left:
     """Reads what a run left."""
     result = workdir.read_json(directory / "result.json")
-    del result["seconds"]
+    del result["seconds"], result["command"]  # it names the work directory
     return Left(
         result,
         workdir.read_metrics(directory / "metrics.jsonl"),

@@ -24,11 +24,8 @@ def section(run: Run) -> Html:
     return join(
         [
             tag("h2", "How this was made"),
-            tag(
-                "p",
-                "The command that repeats it, with any other setting that was given then (all of them stand below):",
-            ),
-            tag("pre", f"python -m experiments.transfer --config configs/{result['name']}.py"),
+            tag("p", "The command that repeats it (all settings stand below):"),
+            tag("pre", result["command"] or f"python -m experiments.transfer --config configs/{result['name']}.py"),
             tag("h3", "Checks and sizes"),
             table(
                 (),

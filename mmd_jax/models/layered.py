@@ -10,8 +10,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from mmd_jax.models import linen
-from mmd_jax.models.leaves import layer_of as layer_of
-from mmd_jax.models.leaves import replace as replace
+from mmd_jax.models.leaves import in_their_dtype, layer_of
 from mmd_jax.types import Tree, Variables
 
 
@@ -29,8 +28,8 @@ class Network(NamedTuple):
       init: (key, x) -> variables. x is a batch of inputs [batch, ...], as `apply` takes it; only its shape and dtype
         matter.
       apply: (variables, x, *, start=0, stop=None, train=(), key=None) -> (y, state). Runs layers[start:stop] on x, the
-        input of layer `start`. `train` names the layers in training mode (batch statistics, dropout); all others run in
-        evaluation mode, and their state does not change. `state` holds every collection but "params", whole, as it is
+        input of layer `start`; floating-point inputs are cast to the dtype of the parameters. `train` names the layers in
+        training mode (batch statistics, dropout); all others run in evaluation mode, and their state does not change. `state` holds every collection but "params", whole, as it is
         after the pass (an empty dict if there are none): {**variables, **state} are the next variables. `key` is
         consumed, and needed only where `train` names a stochastic layer.
       features: (variables, x) -> {layer: its output, [batch, ...]}, in evaluation mode, in the order of `layers` (a
@@ -73,11 +72,11 @@ def from_layers(
     Args:
       layers: (name, layer) in the order of computation. A layer is a `Layer` or a linen module that takes one array;
         its BatchNorm and Dropout follow the network's `train`, whatever its own arguments (`linen.apply`).
-      num_base: layers of the base; none: all but the last.
+      num_base: layers of the base, 0 … L − 1; none: all but the last.
       stochastic: the names of linen layers with dropout; these alone get a key.
 
     Raises:
-      ValueError: no layer, a name given twice or a prefix of another, num_base outside 0…L, an unknown stochastic name.
+      ValueError: no layer, a name given twice or a prefix of another, num_base outside 0 … L − 1, an unknown stochastic name.
 
     >>> dense = Layer(lambda key, x: {"w": jax.random.normal(key, (x.shape[1], 2))}, lambda p, x: x @ p["w"])
     >>> network = from_layers([("one", dense), ("two", dense)])
@@ -124,11 +123,11 @@ def from_layers(
     def apply(variables, x, *, start=0, stop=None, train=(), key=None):
         train = check_train(train, names, stochastic, key)
         start, stop = check_slice(start, stop, names)
-        y, state, _ = run(variables, jnp.asarray(x), start, stop, train, key)
+        y, state, _ = run(variables, in_their_dtype(variables, x), start, stop, train, key)
         return y, state
 
     def features(variables, x):
-        return run(variables, jnp.asarray(x), 0, len(names), (), None)[2]
+        return run(variables, in_their_dtype(variables, x), 0, len(names), (), None)[2]
 
     return Network(names, init, apply, features, check_base(num_base, names), "", stochastic)
 
@@ -136,27 +135,20 @@ def from_layers(
 def preprocessed(network: Network, function: Callable[[Array], Array]) -> Network:
     """The network on raw inputs: `function` is applied first, wherever the pass begins at the first layer.
 
-    What it makes of them is cast to the dtype of the parameters, so that low-precision parameters compute low.
-
     >>> scale = Layer(lambda key, x: {"w": jnp.full((), 2.0)}, lambda params, x: x * params["w"])
     >>> network = preprocessed(from_layers([("scale", scale)]), lambda x: x / 255)
     >>> network.apply({"params": {"scale": {"w": 2.0}}}, jnp.array([51.0]))[0]
     Array([0.4], dtype=float32)
     """
 
-    def inputs(variables: Variables, x: ArrayLike) -> Array:
-        y, leaf = jnp.asarray(function(jnp.asarray(x))), jax.tree.leaves(variables["params"])[0]
-        floating = all(jnp.issubdtype(jnp.result_type(array), jnp.floating) for array in (y, leaf))
-        return y.astype(jnp.result_type(leaf)) if floating else y
-
     def apply(variables, x, *, start=0, stop=None, train=(), key=None):
-        x = inputs(variables, x) if start == 0 else x
+        x = function(jnp.asarray(x)) if start == 0 else x
         return network.apply(variables, x, start=start, stop=stop, train=train, key=key)
 
     return network._replace(
         init=lambda key, x: network.init(key, function(jnp.asarray(x))),
         apply=apply,
-        features=lambda variables, x: network.features(variables, inputs(variables, x)),
+        features=lambda variables, x: network.features(variables, function(jnp.asarray(x))),
     )
 
 
@@ -168,8 +160,11 @@ def _init_and_apply(name: str, layer: Layer | nn.Module, stochastic: bool):
             try:
                 return linen.apply(layer, own, x, {"": (name,)}, (name,) if train else (), key)
             except linen.NeedsKey as error:
-                if stochastic:
-                    raise
+                if not train:
+                    raise ValueError(
+                        f"layer {name!r} draws random numbers in evaluation mode too; a network is measured and used as "
+                        "one fixed function: draw only in training mode"
+                    ) from error
                 raise ValueError(f"layer {name!r} draws random numbers: name it in `stochastic`") from error
 
         return lambda key, x: linen.init(layer, key, x), apply
@@ -240,6 +235,9 @@ def check_slice(start: int, stop: int | None, names: Sequence[str]) -> tuple[int
 def check_base(num_base: int | None, names: Sequence[str]) -> int:
     if num_base is None:
         return len(names) - 1
-    if not 0 <= num_base <= len(names):
-        raise ValueError(f"num_base={num_base}: expected 0 … {len(names)}, the number of layers")
+    if not 0 <= num_base < len(names):
+        raise ValueError(
+            f"num_base={num_base}: expected 0 … {len(names) - 1}; the last of the {len(names)} layers is the classifier's "
+            "output, which is new for every target"
+        )
     return num_base

@@ -11,6 +11,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
 
 from mmd_jax.types import Variables
 
@@ -91,6 +93,20 @@ def check_cover(variables: Variables, layers: Sequence[str]) -> None:
                 f"the leaf {path} belongs to more than one layer: {', '.join(owners)}: no layer's name may be a prefix "
                 "of another's, nor be given twice"
             )
+
+
+def in_their_dtype(variables: Variables, x: ArrayLike) -> Array:
+    """Floating-point inputs cast to the dtype of the parameters, which is that of the computation; others as they are.
+
+    >>> in_their_dtype({"params": {"w": jnp.ones(2, jnp.bfloat16)}}, jnp.ones(3)).dtype
+    dtype(bfloat16)
+    """
+    x = jnp.asarray(x)
+    kinds = {jnp.result_type(leaf) for leaf in jax.tree.leaves(variables["params"])}
+    floating = [kind for kind in kinds if jnp.issubdtype(kind, jnp.floating)]
+    if len(floating) == 1 and jnp.issubdtype(x.dtype, jnp.floating):
+        return x.astype(floating[0])
+    return x
 
 
 def path_name(path: Sequence[Any]) -> str:

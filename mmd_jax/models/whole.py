@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from mmd_jax.models import linen
 from mmd_jax.models.layered import Network, check_base, check_known, check_names, check_slice, check_train
-from mmd_jax.models.leaves import check_cover, layer_of, named_leaves, replace
+from mmd_jax.models.leaves import check_cover, in_their_dtype, layer_of, named_leaves, replace
 from mmd_jax.types import Variables
 
 WHOLE = "it was given only as init and apply: there is no way to enter between layers"
@@ -31,7 +31,7 @@ def from_functions(
       apply: (variables, x) -> y. It has no training mode.
       layers: path prefixes of the parameters, in the order of computation ("0" is the first item of a list).
       features: (variables, x) -> {layer: its output}; none: only the network's output, under the last layer's name.
-      num_base: layers of the base; none: all but the last.
+      num_base: layers of the base, 0 … L − 1; none: all but the last.
 
     Raises:
       ValueError: as `from_layers`; and from the network's `init`, where a name owns no leaf or a leaf has no owner.
@@ -57,12 +57,12 @@ def from_functions(
     def whole_apply(variables, x, *, start=0, stop=None, train=(), key=None):
         check_train(train, names, frozenset(), key)
         _check_whole(start, stop, names)
-        return apply(variables, x), _state(variables)
+        return apply(variables, in_their_dtype(variables, x)), _state(variables)
 
     def ordered_features(variables, x):
         if features is None:
-            return {names[-1]: apply(variables, x)}
-        found = features(variables, x)
+            return {names[-1]: apply(variables, in_their_dtype(variables, x))}
+        found = features(variables, in_their_dtype(variables, x))
         check_known("features", found, names)
         return {name: found[name] for name in names if name in found}
 
@@ -88,14 +88,15 @@ def from_linen(
       example: a batch of inputs, or its shape and dtype; nothing is computed on it.
       layers: path prefixes of the parameters, in order ("Dense_0", "encoder/block_1"); none: the outermost submodules
         that own variables, as they are first called, after variables that the module itself owns.
-      num_base: layers of the base; none: all but the last.
+      num_base: layers of the base, 0 … L − 1; none: all but the last.
 
     Returns:
       a Network whose features are the layers' outputs where these are one array, the last output of a layer that is
       called more than once; the output layer's are the network's own output.
 
     Raises:
-      ValueError: a name owns no leaf (the names there are are printed), a leaf has no owner or two, num_base.
+      ValueError: a name owns no leaf (the names there are are printed), a leaf has no owner or two, num_base, the
+        module draws random numbers in evaluation mode too.
 
     >>> module = nn.Sequential([nn.Dense(4), nn.relu, nn.BatchNorm(), nn.Dense(2)])
     >>> from_linen(module, jax.ShapeDtypeStruct((1, 3), "float32")).layers
@@ -114,11 +115,13 @@ def from_linen(
     def apply(variables, x, *, start=0, stop=None, train=(), key=None):
         train = check_train(train, names, stochastic, key)
         _check_whole(start, stop, names)
-        y, after = linen.apply(module, variables, x, owners, train, key if train & stochastic else None)
+        y, after = linen.apply(
+            module, variables, in_their_dtype(variables, x), owners, train, key if train & stochastic else None
+        )
         return y, _keep_frozen(_state(variables), after, names, train)
 
     def features(variables, x):
-        return linen.outputs(module, variables, x, names)
+        return linen.outputs(module, variables, in_their_dtype(variables, x), names)
 
     return Network(names, init, apply, features, check_base(num_base, names), WHOLE, stochastic)
 

@@ -166,8 +166,14 @@ def decide(
         choice, counted = QUADRANT[size, kind], f"{num_rows / num_classes:.0f} training rows a class"
     else:
         raise ValueError(f"unknown rule {rule!r}; there are {', '.join(RULES)}")
-    if num_frozen is None and choice.regime == "finetune_top":
-        num_frozen = round(choice.frozen_share * network.num_base)
+    why = f"{choice.why[:-1]} ({counted})."
+    if num_frozen is not None:
+        used = f"the user set the number of frozen layers to {num_frozen}"
+        why = f"{why[:-1]}; {used}" + ("." if choice.regime == "finetune_top" else ", which this regime does not use.")
+    elif choice.regime == "finetune_top":
+        # "Top layers" are some of the base's: one at least is left to train, however small the base.
+        most = network.num_base if choice.frozen_share == 1 else max(network.num_base - 1, 0)
+        num_frozen = min(round(choice.frozen_share * network.num_base), most)
     stages = stages_of(
         choice.regime,
         network.layers,
@@ -175,7 +181,7 @@ def decide(
         pretrained_rate=pretrained_rate,
         augment=choice.augment,
     )
-    return Plan(rule, choice.regime, stages, f"{choice.why[:-1]} ({counted}).")
+    return Plan(rule, choice.regime, stages, why)
 
 
 def stages_of(

@@ -17,11 +17,12 @@ from jax import Array
 from mmd_jax.models import leaves
 from mmd_jax.models.layered import Network
 from mmd_jax.transfer.freezing import check_frozen, frozen_hashes, stage_labels, staged_optimizer
-from mmd_jax.transfer.inference import validate
+from mmd_jax.transfer.inference import Watch, validate
 from mmd_jax.transfer.prefix import num_prefix, prefix_rows
 from mmd_jax.transfer.train import TrainState, classification_loss, init_state, train_step
 from mmd_jax.types import Plan, Rows, Stage, Tree, Variables
 
+OPTIMIZERS = ("adamw", "sgd")
 MAX_CHUNK = 256  # Steps between two validations: one epoch, or this many where an epoch is longer.
 
 
@@ -61,6 +62,28 @@ class FitState(NamedTuple):
     best: Variables
     best_loss: Array
     best_step: Array
+
+
+class Prepared(NamedTuple):
+    """A stage before its first step, whatever the learning rate.
+
+    Attributes:
+      stage: the stage.
+      variables: those it starts from, with fresh weights in its re-initialised layers.
+      frozen: {path: sha256} of what it must not change.
+      start: the layer whose inputs the rows are: 0, or the first after a cached prefix.
+      train, valid: the rows.
+      order_key, step_key: of the order of the data, and of whatever is random in a step.
+    """
+
+    stage: Stage
+    variables: Variables
+    frozen: dict[str, str]
+    start: int
+    train: Rows
+    valid: Rows
+    order_key: Array
+    step_key: Array
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -110,84 +133,76 @@ def finetune(
       >>> bool((state.best["params"]["fc1"]["kernel"] == variables["params"]["fc1"]["kernel"]).all())
       True
     """
+    check_rows(network, train, valid)
+    check_recipe(recipe)
     for number, stage in enumerate(plan.stages):
-        stage_key = jax.random.fold_in(key, number)
-        variables = begin_stage(stage_key, network, variables, stage, train.x[:1])
-        before = frozen_hashes(variables, stage)
-        start, cached_train, cached_valid = 0, train, valid
-        if stage.cached:
-            start = num_prefix(network, stage)
-            cached_train, cached_valid = (prefix_rows(network, variables, stage, rows) for rows in (train, valid))
-        state = begin_fit(
-            network, variables, stage, cached_valid, learning_rate=learning_rate, recipe=recipe, start=start
-        )
-        steps = fit(stage_key, network, state, stage, cached_train, cached_valid, recipe=recipe, start=start)
-        for state, metrics in steps:
+        prepared = prepare(jax.random.fold_in(key, number), network, variables, stage, train, valid, recipe=recipe)
+        state = begin_fit(network, prepared, learning_rate=learning_rate, recipe=recipe)
+        chunks = fit(network, prepared, state, recipe=recipe)
+        for state, metrics in chunks:
             yield state, {"stage": number, **metrics}
-        check_frozen(before, state.best, stage)
+        check_frozen(prepared.frozen, state.best, stage)
         variables = state.best
 
 
-def begin_stage(key: Array, network: Network, variables: Variables, stage: Stage, x: np.ndarray) -> Variables:
-    """The variables a stage starts from: those given, with fresh weights in its re-initialised layers.
-
-    Args:
-      key: of the stage; the fresh weights are a function of it alone, so two arms with one key start from the same head.
-      network: the network.
-      variables: trained so far; of re-initialised layers only the names are looked at.
-      stage: the stage.
-      x: inputs to initialise with, [batch, ...].
-
-    Returns:
-      Variables of `network`.
-    """
-    if not stage.reinitialised:
-        return variables
-    fresh = jax.jit(network.init)(jax.random.fold_in(key, 0), jnp.asarray(x))
-    kept = tuple(name for name in network.layers if name not in stage.reinitialised)
-    return leaves.replace(fresh, variables, kept)
-
-
-def begin_fit(
-    network: Network,
-    variables: Variables,
-    stage: Stage,
-    valid: Rows,
-    *,
-    learning_rate: float,
-    recipe: Recipe,
-    start: int = 0,
-) -> FitState:
-    """The state before the first step of a stage: fresh optimizer, and the starting variables as the best so far."""
-    variables = jax.tree.map(jnp.asarray, dict(variables))
-    optimizer = _optimizer(stage_labels(variables["params"], stage), recipe)
-    train = init_state(variables, optimizer, learning_rate=learning_rate)
-    loss, _ = validate(network, variables, valid, start=start, precision=recipe.precision)
-    # Nothing is smaller than NaN: weights that start without a finite loss must lose to any that have one.
-    return FitState(train, variables, jnp.float32(loss if np.isfinite(loss) else np.inf), jnp.int32(0))
-
-
-def fit(
+def prepare(
     key: Array,
     network: Network,
-    state: FitState,
+    variables: Variables,
     stage: Stage,
     train: Rows,
     valid: Rows,
     *,
     recipe: Recipe,
-    start: int = 0,
+    watch: Watch = iter,
+) -> Prepared:
+    """Everything about a stage that does not depend on the learning rate.
+
+    Args:
+      key: of the stage, the same at each resumption. Fresh weights, the order of the data and each step's randomness are
+        functions of it, so two arms with one key start from the same head and see the same batches.
+      network: the network.
+      variables: trained so far; of re-initialised layers only the names are looked at.
+      stage: the stage; where it is cached, the rows pass through its frozen prefix here.
+      train, valid: the network's own inputs.
+      recipe: for its precision.
+      watch: as in `inference.in_batches`, for the progress of caching.
+    """
+    init_key, order_key, step_key = jax.random.split(key, 3)
+    if stage.reinitialised:
+        fresh = jax.jit(network.init)(init_key, jnp.asarray(train.x[:1]))
+        kept = tuple(name for name in network.layers if name not in stage.reinitialised)
+        variables = leaves.replace(fresh, variables, kept)
+    variables = jax.tree.map(jnp.asarray, dict(variables))
+    start = num_prefix(network, stage) if stage.cached else 0
+    if start:
+        train, valid = (
+            prefix_rows(network, variables, stage, rows, precision=recipe.precision, watch=watch)
+            for rows in (train, valid)
+        )
+    return Prepared(stage, variables, frozen_hashes(variables, stage), start, train, valid, order_key, step_key)
+
+
+def begin_fit(network: Network, prepared: Prepared, *, learning_rate: float, recipe: Recipe) -> FitState:
+    """The state before the first step of a stage: fresh optimizer, and the starting variables as the best so far."""
+    variables = prepared.variables
+    optimizer = _optimizer(stage_labels(variables["params"], prepared.stage), recipe)
+    train = init_state(variables, optimizer, learning_rate=learning_rate)
+    loss, _ = validate(network, variables, prepared.valid, start=prepared.start, precision=recipe.precision)
+    # Nothing is smaller than NaN: weights that start without a finite loss must lose to any that have one.
+    return FitState(train, variables, jnp.float32(loss if np.isfinite(loss) else np.inf), jnp.int32(0))
+
+
+def fit(
+    network: Network, prepared: Prepared, state: FitState, *, recipe: Recipe
 ) -> Iterator[tuple[FitState, dict[str, float]]]:
     """Trains one stage from where `state` stands to its end: the last epoch, or `recipe.patience` epochs without progress.
 
     Args:
-      key: of the stage, the same at each resumption: the order of the data and each step's key follow from it and the step.
       network: the network.
+      prepared: the stage, made anew by `prepare` at each resumption.
       state: of `begin_fit`, or one that this generator yielded.
-      stage: what is frozen and what is trained, at which rate.
-      train, valid: inputs of layer `start`.
       recipe: the settings.
-      start: the layer whose inputs the rows are.
 
     Yields:
       (FitState, metrics) once a chunk; nothing if `state` is already at the end.
@@ -195,16 +210,18 @@ def fit(
     Raises:
       NonFiniteLossError: when a loss becomes NaN or infinite.
     """
+    train, start = prepared.train, prepared.start
     total, chunk, patience = schedule(len(train.y), recipe)
     step, best_step = int(state.train.step), int(state.best_step)
+    # What a compiled chunk does not depend on is taken out of what it is compiled for.
+    stage = Stage(prepared.stage.frozen, prepared.stage.trained)
+    static = {"network": network, "stage": stage, "recipe": recipe._replace(epochs=0, patience=0), "start": start}
     while step < total and step - best_step < patience:
-        rows = data_order(key, len(train.y), step, chunk, min(recipe.batch_size, len(train.y)))
-        trained, metrics = run_chunk(
-            state.train, train.x[rows], train.y[rows], key, network=network, stage=stage, recipe=recipe, start=start
-        )
+        rows = data_order(prepared.order_key, len(train.y), step, chunk, min(recipe.batch_size, len(train.y)))
+        trained, metrics = run_chunk(state.train, train.x[rows], train.y[rows], prepared.step_key, **static)
         metrics = {name: float(value) for name, value in metrics.items()}
         step += chunk
-        loss, accuracy = validate(network, trained.variables, valid, start=start, precision=recipe.precision)
+        loss, accuracy = validate(network, trained.variables, prepared.valid, start=start, precision=recipe.precision)
         if not np.isfinite(metrics["loss"] + loss):
             raise NonFiniteLossError(
                 f"the loss became {metrics['loss']} (validation {loss}) between steps {step - chunk} and {step} at learning "
@@ -216,6 +233,38 @@ def fit(
         else:
             state = state._replace(train=trained)
         yield state, {"step": step, **metrics, "valid_loss": loss, "valid_accuracy": accuracy}
+
+
+def check_rows(network: Network, *parts: Rows) -> None:
+    """Refuses rows that a classifier can't be trained on: none, lengths that differ, labels outside 0 … classes − 1."""
+    for x, y in parts:
+        if not len(y) or len(x) != len(y):
+            raise ValueError(
+                f"there are {len(x)} rows of inputs and {len(y)} labels; expected as many of both, at least one"
+            )
+        if not np.issubdtype(np.asarray(y).dtype, np.integer):
+            raise ValueError(f"labels have dtype {np.asarray(y).dtype}; expected integers from 0")
+
+        def classes(row: Array) -> Array:
+            return network.apply(network.init(jax.random.key(0), row), row)[0]
+
+        num_classes = jax.eval_shape(classes, x[:1]).shape[-1]
+        if y.min() < 0 or y.max() >= num_classes:
+            raise ValueError(
+                f"labels run from {y.min()} to {y.max()}, but the network has {num_classes} outputs; expected labels "
+                f"0 … {num_classes - 1}"
+            )
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Refuses settings that can't be meant."""
+    for name in ("epochs", "batch_size", "patience"):
+        if getattr(recipe, name) < 1:
+            raise ValueError(f"{name} = {getattr(recipe, name)}; expected at least 1")
+    if recipe.precision not in ("float32", "bfloat16"):
+        raise ValueError(f"unknown precision {recipe.precision!r}; there are float32, bfloat16")
+    if recipe.optimizer not in OPTIMIZERS:
+        raise ValueError(f"unknown optimizer {recipe.optimizer!r}; there are {', '.join(OPTIMIZERS)}")
 
 
 def schedule(num_rows: int, recipe: Recipe) -> tuple[int, int, int]:
@@ -285,12 +334,10 @@ def _optimizer(labels: Tree, recipe: Recipe) -> optax.GradientTransformationExtr
     def transform(learning_rate: Array) -> optax.GradientTransformation:
         if recipe.optimizer == "adamw":
             return optax.adamw(learning_rate, weight_decay=recipe.weight_decay)
-        if recipe.optimizer == "sgd":
-            return optax.chain(
-                optax.trace(0.9),
-                optax.add_decayed_weights(recipe.weight_decay),
-                optax.scale_by_learning_rate(learning_rate),
-            )
-        raise ValueError(f"unknown optimizer {recipe.optimizer!r}; there are adamw, sgd")
+        return optax.chain(
+            optax.trace(0.9),
+            optax.add_decayed_weights(recipe.weight_decay),
+            optax.scale_by_learning_rate(learning_rate),
+        )
 
     return staged_optimizer(transform, labels, clip_norm=recipe.clip_norm)

@@ -31,6 +31,8 @@ def freeze_labels(params: Tree, frozen: Sequence[str]) -> Tree:
       >>> freeze_labels({"conv1": {"kernel": 0.0}, "head": {"kernel": 0.0}}, ["conv1"])
       {'conv1': {'kernel': 'frozen'}, 'head': {'kernel': 'trained'}}
     """
+    if isinstance(frozen, str):
+        raise ValueError(f"frozen is a sequence of layer names, got the string {frozen!r}; write [{frozen!r}]")
     frozen = tuple(frozen)
     leaves.take({"params": params}, frozen)  # an error where a prefix matches nothing
     return jax.tree_util.tree_map_with_path(
@@ -80,7 +82,7 @@ def staged_optimizer(
 
     Args:
       transform: learning rate -> the transformation of trained leaves (for example `optax.adamw`).
-      labels: of `stage_labels`.
+      labels: of `stage_labels`, or of `freeze_labels`, whose trained leaves take the learning rate as it is.
       clip_norm: global norm at which the gradients of trained leaves are clipped; 0 for no clipping.
 
     Returns:
@@ -90,7 +92,9 @@ def staged_optimizer(
 
     def build(learning_rate: jax.Array) -> optax.GradientTransformation:
         multipliers = sorted(set(jax.tree.leaves(labels)) - {FROZEN})
-        transforms = {label: transform(float(label) * learning_rate) for label in multipliers}
+        transforms = {
+            label: transform((1.0 if label == TRAINED else float(label)) * learning_rate) for label in multipliers
+        }
         staged = optax.multi_transform({**transforms, FROZEN: optax.set_to_zero()}, labels)
         return optax.chain(optax.clip_by_global_norm(clip_norm), staged) if clip_norm else staged
 

@@ -1,7 +1,8 @@
 """From rows on the host to outputs on the host, a batch of one size at a time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,17 +13,20 @@ from mmd_jax.models.layered import Network
 from mmd_jax.transfer.train import cross_entropy, eval_step
 from mmd_jax.types import Rows, Tree, Variables
 
+# Takes the sequence of what is iterated over and gives the same items: tqdm, or a function like it.
+Watch = Callable[[Any], Iterable[Any]]
+
 
 def validate(
     network: Network, variables: Variables, rows: Rows, *, start: int = 0, precision: str = "float32"
 ) -> tuple[float, float]:
     """(mean cross-entropy in nats, accuracy) on some rows."""
-    log_probabilities = predict(network, variables, rows.x, start=start, precision=precision)
-    losses = cross_entropy(jnp.asarray(log_probabilities), jnp.asarray(rows.y))
-    return float(losses.mean()), float((log_probabilities.argmax(-1) == rows.y).mean())
+    found = log_probabilities(network, variables, rows.x, start=start, precision=precision)
+    losses = cross_entropy(jnp.asarray(found), jnp.asarray(rows.y))
+    return float(losses.mean()), float((found.argmax(-1) == rows.y).mean())
 
 
-def predict(
+def log_probabilities(
     network: Network,
     variables: Variables,
     x: np.ndarray,
@@ -30,32 +34,46 @@ def predict(
     start: int = 0,
     precision: str = "float32",
     batch_size: int = 512,
+    watch: Watch = iter,
 ) -> np.ndarray:
-    """Log-probabilities [n, classes] of rows on the host, a batch at a time."""
-    return in_batches(
-        lambda batch: _predict(variables, batch, network=network, start=start, precision=precision), x, batch_size
-    )
+    """Log-probabilities [n, classes] of rows on the host.
+
+    Args:
+      network: its last layer gives logits.
+      variables: its variables.
+      x: inputs of layer `start`, [n, ...].
+      start: the layer whose inputs x are.
+      precision: of the computation, "float32" or "bfloat16".
+      batch_size: rows a call.
+      watch: as in `in_batches`.
+    """
+
+    def outputs(batch: np.ndarray) -> Array:
+        return _log_probabilities(variables, batch, network=network, start=start, precision=precision)
+
+    return in_batches(outputs, x, batch_size, watch=watch)
 
 
 @partial(jax.jit, static_argnames=("network", "start", "precision"))
-def _predict(variables: Variables, x: Array, *, network: Network, start: int, precision: str) -> Array:
+def _log_probabilities(variables: Variables, x: Array, *, network: Network, start: int, precision: str) -> Array:
     return eval_step(network, variables, x, start=start, dtype=precision)
 
 
-def in_batches(apply: Callable[..., Tree], x: np.ndarray, batch_size: int = 512) -> Tree:
+def in_batches(apply: Callable[..., Tree], x: np.ndarray, batch_size: int = 512, *, watch: Watch = iter) -> Tree:
     """`apply` on batches of one size (the last is padded by repeating its last row), outputs put together on the host.
 
     Args:
       apply: [batch, ...] -> pytree of [batch, ...].
       x: [n, ...], n > 0.
       batch_size: rows a call, or all of them where there are fewer.
+      watch: wraps the sequence of batches that are iterated over, for progress.
 
     Returns:
       The pytree of numpy arrays [n, ...].
     """
     batch_size = min(batch_size, len(x))
     outputs = []
-    for first in range(0, len(x), batch_size):
+    for first in watch(range(0, len(x), batch_size)):
         batch = x[first : first + batch_size]
         missing = batch_size - len(batch)
         padded = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch

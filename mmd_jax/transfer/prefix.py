@@ -7,7 +7,8 @@ import numpy as np
 from jax import Array
 
 from mmd_jax.models.layered import Network
-from mmd_jax.transfer.inference import in_batches
+from mmd_jax.transfer.inference import Watch, in_batches
+from mmd_jax.transfer.train import forward
 from mmd_jax.types import Plan, Rows, Stage, Variables
 
 
@@ -17,15 +18,36 @@ def num_prefix(network: Network, stage: Stage) -> int:
     return flags.index(False) if False in flags else len(flags)
 
 
-def prefix_rows(network: Network, variables: Variables, stage: Stage, rows: Rows) -> Rows:
-    """The rows as they leave the stage's frozen prefix, computed once: Rows with x [n, ...] of float32."""
+def prefix_rows(
+    network: Network,
+    variables: Variables,
+    stage: Stage,
+    rows: Rows,
+    *,
+    precision: str = "float32",
+    watch: Watch = iter,
+) -> Rows:
+    """The rows as they leave the stage's frozen prefix, computed once: Rows with x [n, ...] of float32.
+
+    Args:
+      network: the network.
+      variables: its variables.
+      stage: what is frozen.
+      rows: the network's own inputs.
+      precision: of the computation, as in training: "float32" or "bfloat16".
+      watch: as in `in_batches`.
+    """
     stop = num_prefix(network, stage)
-    return Rows(in_batches(lambda x: _prefix(variables, x, network=network, stop=stop), rows.x), rows.y)
+
+    def outputs(x: np.ndarray) -> Array:
+        return _prefix(variables, x, network=network, stop=stop, precision=precision)
+
+    return Rows(in_batches(outputs, rows.x, watch=watch), rows.y)
 
 
-@partial(jax.jit, static_argnames=("network", "stop"))
-def _prefix(variables: Variables, x: Array, *, network: Network, stop: int) -> Array:
-    return network.apply(variables, x, stop=stop)[0]
+@partial(jax.jit, static_argnames=("network", "stop", "precision"))
+def _prefix(variables: Variables, x: Array, *, network: Network, stop: int, precision: str) -> Array:
+    return forward(network, variables, x, stop=stop, dtype=precision)[0]
 
 
 def with_caching(plan: Plan, network: Network, x: np.ndarray, *, num_rows: int, limit_bytes: float) -> Plan:
@@ -57,6 +79,7 @@ def with_caching(plan: Plan, network: Network, x: np.ndarray, *, num_rows: int, 
         numbers = f"{need}, the limit is {limit_bytes / 1e6:.0f} MB"
         if size > limit_bytes:
             return stage._replace(cached=False, cache_reason=f"Not cached: {numbers}.")
-        return stage._replace(cached=True, cache_reason=f"Cached: {numbers}.")
+        unchanged = " Augmentation is not carried out yet, so the inputs stay as they are." if stage.augment else ""
+        return stage._replace(cached=True, cache_reason=f"Cached: {numbers}.{unchanged}")
 
     return plan._replace(stages=tuple(decide(stage) for stage in plan.stages))

@@ -1,7 +1,8 @@
 """How far apart are source and target, layer by layer, as the network sees them?"""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -9,7 +10,7 @@ from jax import Array
 
 from mmd_jax.models.layered import Network
 from mmd_jax.transfer.inference import in_batches
-from mmd_jax.two_sample import permutation_test
+from mmd_jax.two_sample import NoBandwidthError, permutation_test
 from mmd_jax.types import TwoSampleResult, Variables
 
 POOLINGS = ("mean", "flatten")
@@ -55,10 +56,10 @@ def mmd_profile(
     source: Mapping[str, np.ndarray],
     target: Mapping[str, np.ndarray],
     *,
-    test=permutation_test,
-    **settings,
-) -> dict[str, TwoSampleResult]:
-    """One two-sample test a layer, each with its own bandwidth.
+    test: Callable[..., TwoSampleResult] = permutation_test,
+    **settings: Any,
+) -> Iterator[tuple[str, TwoSampleResult | None]]:
+    """One two-sample test a layer, each with its own bandwidth, as they are done.
 
     Args:
       key: consumed; every layer gets a key of its own.
@@ -67,8 +68,17 @@ def mmd_profile(
       test: `permutation_test` or `wild_bootstrap_test`.
       **settings: for the test.
 
-    Returns:
-      {layer: TwoSampleResult}, in the order of `source`.
+    Yields:
+      (layer, TwoSampleResult), in the order of `source`; None for a layer without a median distance, because at least half of
+      the pairs of rows have the same features there (a dead one, say).
+
+    Raises:
+      ValueError: as the test does, naming the layer.
     """
-    keys = jax.random.split(key, len(source))
-    return {name: test(k, source[name], target[name], **settings) for k, name in zip(keys, source, strict=True)}
+    for one, name in zip(jax.random.split(key, len(source)), source, strict=True):
+        try:
+            yield name, test(one, source[name], target[name], **settings)
+        except NoBandwidthError:
+            yield name, None
+        except ValueError as error:
+            raise ValueError(f"P = Q can't be tested on {name}: {error}") from error

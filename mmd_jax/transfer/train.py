@@ -115,19 +115,21 @@ def forward(
     x: Array,
     *,
     start: int = 0,
+    stop: int | None = None,
     dtype: str = "float32",
     train: tuple[str, ...] = (),
     key: Array | None = None,
 ) -> tuple[Array, Variables]:
-    """The network's logits in at least float32, computed in `dtype`, and its model state in the state's own dtypes."""
+    """Layers start … stop − 1 computed in `dtype`: (outputs in at least float32, model state in its own dtypes).
+
+    Only the parameters are cast here: a network computes in their dtype, and its preprocessing comes before that.
+    """
     if dtype == "float32":
-        logits, model_state = network.apply(variables, x, start=start, train=train, key=key)
-        return logits, model_state
+        return network.apply(variables, x, start=start, stop=stop, train=train, key=key)
     low = {**variables, "params": _cast(variables["params"], dtype)}
-    x = x if x.dtype == jnp.uint8 else x.astype(dtype)
-    logits, model_state = network.apply(low, x, start=start, train=train, key=key)
+    y, model_state = network.apply(low, x, start=start, stop=stop, train=train, key=key)
     old = {name: variables[name] for name in model_state}
-    return logits.astype(jnp.float32), jax.tree.map(lambda new, kept: new.astype(kept.dtype), model_state, old)
+    return y.astype(jnp.float32), jax.tree.map(lambda new, kept: new.astype(kept.dtype), model_state, old)
 
 
 def _cast(tree: Tree, dtype: str) -> Tree:

@@ -87,6 +87,7 @@ def make_run(
     trained = {layer for stage in stages for layer, _ in stage.trained}
     result = {
         "name": config.name,
+        "command": f"python -m experiments.transfer --config configs/{config.name}.py",
         "two_sample": two_sample,
         "similarity": {"kind": kind, "evidence": f"The evidence says {kind}."},
         "plan": {

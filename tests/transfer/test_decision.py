@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from mmd_jax.models.cnn8 import cnn8
+from mmd_jax.models.mlp import mlp
 from mmd_jax.transfer.decision import PATENT, QUADRANT, REGIMES, decide, similarity, stages_of
 from mmd_jax.types import Similarity, TwoSampleResult
 
@@ -52,8 +53,31 @@ def test_small_and_different_freezes_less_than_large_and_similar_and_augments():
 
 def test_thresholds_are_settings():
     assert plan("patent", "similar", 4_999, small=100, large=200).regime == "finetune_all"
-    assert plan("quadrant", "similar", 100, small_per_class=10).regime == "finetune_top"
-    assert len(plan("quadrant", "similar", 100, num_frozen=1).stages[0].frozen) == 1
+    assert len(plan("quadrant", "similar", 100).stages[0].frozen) == 5
+    assert len(plan("quadrant", "similar", 100, small_per_class=10).stages[0].frozen) == 3
+
+
+def test_a_number_of_frozen_layers_that_the_user_set_is_in_the_reason():
+    chosen = plan("quadrant", "similar", 100, num_frozen=1)
+    assert len(chosen.stages[0].frozen) == 1 and "the user set the number of frozen layers to 1" in chosen.reason
+    assert "does not use" in plan("patent", "similar", 100, num_frozen=1).reason
+
+
+@pytest.mark.parametrize("hidden", [(), (4,), (4, 4), (4, 4, 4)])
+def test_however_small_the_base_the_order_of_the_cells_holds(hidden):
+    network = mlp(3, hidden=hidden)
+
+    def frozen(kind, rows):
+        found = decide("quadrant", Similarity(kind, ""), network, num_rows=rows, num_classes=3)
+        return len(found.stages[0].frozen)
+
+    small_similar, large_similar, small_different = (
+        frozen("similar", 9),
+        frozen("similar", 9_000),
+        frozen("different", 9),
+    )
+    assert small_similar == network.num_base
+    assert small_different <= large_similar <= max(small_similar - 1, 0)
 
 
 @pytest.mark.parametrize("regime", REGIMES)

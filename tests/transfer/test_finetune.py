@@ -8,7 +8,7 @@ from mmd_jax.models.whole import from_functions
 from mmd_jax.transfer import finetune as ft
 from mmd_jax.transfer import inference, prefix
 from mmd_jax.transfer.decision import REGIMES, stages_of
-from mmd_jax.transfer.finetune import Recipe, begin_fit, data_order, finetune, fit, schedule
+from mmd_jax.transfer.finetune import Recipe, begin_fit, data_order, finetune, fit, prepare, schedule
 from mmd_jax.transfer.prefix import with_caching
 from mmd_jax.types import Plan, Rows, Stage
 
@@ -59,6 +59,12 @@ def test_every_regime_learns_and_changes_only_what_it_may(regime):
             assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
+def started(stage, *, rate=1e-2, recipe=FAST, variables=VARIABLES, network=NETWORK, train=TRAIN, valid=VALID):
+    stage = stage._replace(reinitialised=())
+    prepared = prepare(jax.random.key(2), network, variables, stage, train, valid, recipe=recipe)
+    return prepared, begin_fit(network, prepared, learning_rate=rate, recipe=recipe)
+
+
 def leaves_equal(a, b):
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     return all(np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in pairs)
@@ -66,50 +72,47 @@ def leaves_equal(a, b):
 
 def test_a_resumed_fit_repeats_an_undisturbed_one_bit_for_bit():
     stage = plan("finetune_top", num_frozen=2).stages[0]
-    begin = begin_fit(NETWORK, VARIABLES, stage, VALID, learning_rate=1e-2, recipe=FAST)
-    key = jax.random.key(2)
-    whole = [state for state, _ in fit(key, NETWORK, begin, stage, TRAIN, VALID, recipe=FAST)]
+    prepared, begin = started(stage)
+    whole = [state for state, _ in fit(NETWORK, prepared, begin, recipe=FAST)]
     assert len(whole) == 4
     for stop in range(len(whole)):
         # Through the host, as a checkpoint would.
         saved = jax.tree.map(jax.numpy.asarray, jax.tree.map(np.asarray, whole[stop]))
-        resumed = [state for state, _ in fit(key, NETWORK, saved, stage, TRAIN, VALID, recipe=FAST)]
+        resumed = [state for state, _ in fit(NETWORK, started(stage)[0], saved, recipe=FAST)]
         assert len(resumed) == len(whole) - stop - 1
         assert all(leaves_equal(a, b) for a, b in zip(resumed, whole[stop + 1 :], strict=True))
 
 
 def test_the_best_state_is_the_one_with_the_lowest_validation_loss_the_start_included():
     stage = plan("finetune_all").stages[0]
-    begin = begin_fit(NETWORK, VARIABLES, stage, VALID, learning_rate=1e-2, recipe=FAST)
-    states = list(fit(jax.random.key(0), NETWORK, begin, stage, TRAIN, VALID, recipe=FAST))
+    prepared, begin = started(stage)
+    states = list(fit(NETWORK, prepared, begin, recipe=FAST))
     losses = [float(begin.best_loss)] + [metrics["valid_loss"] for _, metrics in states]
     best = states[-1][0]
     assert float(best.best_loss) == pytest.approx(min(losses))
     assert int(best.best_step) == 3 * int(np.argmin(losses))
     assert inference.validate(NETWORK, best.best, VALID)[0] == pytest.approx(min(losses), rel=1e-5)
     # A rate that only does harm leaves the network as it was.
-    harmful = begin_fit(
-        NETWORK, states[-1][0].best, stage, VALID, learning_rate=30.0, recipe=FAST._replace(clip_norm=1.0)
-    )
-    *_, (after, _) = fit(jax.random.key(0), NETWORK, harmful, stage, TRAIN, VALID, recipe=FAST)
+    prepared, harmful = started(stage, rate=30.0, variables=best.best)
+    *_, (after, _) = fit(NETWORK, prepared, harmful, recipe=FAST)
     assert leaves_equal(after.best, harmful.best)
 
 
 def test_patience_ends_a_fit_and_a_finished_fit_yields_nothing():
     recipe = Recipe(epochs=50, batch_size=16, patience=2)
     stage = plan("linear_probe").stages[0]
-    begin = begin_fit(NETWORK, VARIABLES, stage, VALID, learning_rate=30.0, recipe=recipe)
-    states = list(fit(jax.random.key(0), NETWORK, begin, stage, TRAIN, VALID, recipe=recipe))
+    prepared, begin = started(stage, rate=30.0, recipe=recipe)
+    states = list(fit(NETWORK, prepared, begin, recipe=recipe))
     assert int(states[-1][0].train.step) - int(states[-1][0].best_step) == 2 * 3 < 50 * 3
-    assert list(fit(jax.random.key(0), NETWORK, states[-1][0], stage, TRAIN, VALID, recipe=recipe)) == []
+    assert list(fit(NETWORK, prepared, states[-1][0], recipe=recipe)) == []
 
 
 def test_a_loss_that_is_not_finite_stops_the_fit():
     stage = plan("finetune_all").stages[0]
     recipe = FAST._replace(clip_norm=0.0, optimizer="sgd")
-    begin = begin_fit(NETWORK, VARIABLES, stage, VALID, learning_rate=1e20, recipe=recipe)
+    prepared, begin = started(stage, rate=1e20, recipe=recipe)
     with pytest.raises(ft.NonFiniteLossError, match="lower the learning rate"):
-        list(fit(jax.random.key(0), NETWORK, begin, stage, TRAIN, VALID, recipe=recipe))
+        list(fit(NETWORK, prepared, begin, recipe=recipe))
 
 
 def test_cached_features_train_the_same_network():
@@ -172,8 +175,8 @@ def test_the_schedule_is_whole_chunks_that_cover_the_epochs(rows, batch):
 def test_a_second_learning_rate_compiles_nothing():
     stage = plan("finetune_top", num_frozen=1).stages[0]
     for rate in (1e-3, 1e-2, 1e-1):
-        begin = begin_fit(NETWORK, VARIABLES, stage, VALID, learning_rate=rate, recipe=FAST)
-        list(fit(jax.random.key(0), NETWORK, begin, stage, TRAIN, VALID, recipe=FAST))
+        prepared, begin = started(stage, rate=rate)
+        list(fit(NETWORK, prepared, begin, recipe=FAST))
         if rate == 1e-3:
             compiled = ft.run_chunk._cache_size()
     assert ft.run_chunk._cache_size() == compiled
@@ -183,9 +186,11 @@ def test_prediction_in_batches_is_prediction_at_once():
     network = mlp(4, hidden=(6,))
     x = np.random.default_rng(0).normal(size=(37, 5)).astype(np.float32)
     variables = network.init(jax.random.key(0), jax.numpy.asarray(x))
-    whole = inference.predict(network, variables, x)
+    whole = inference.log_probabilities(network, variables, x)
     assert whole.shape == (37, 4)
-    np.testing.assert_allclose(inference.predict(network, variables, x, batch_size=10), whole, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        inference.log_probabilities(network, variables, x, batch_size=10), whole, rtol=1e-5, atol=1e-6
+    )
     np.testing.assert_allclose(np.exp(whole).sum(-1), 1, rtol=1e-5)
 
 
@@ -200,6 +205,51 @@ def test_weights_without_a_finite_loss_lose_to_any_that_have_one():
     variables = network.init(jax.random.key(0), jax.numpy.asarray(rows.x))
     variables["batch_stats"]["norm"]["var"] -= 2
     [stage] = stages_of("finetune_all", network.layers)
-    state = begin_fit(network, variables, stage, rows, learning_rate=1e-2, recipe=FAST)
-    *_, (state, _) = fit(jax.random.key(1), network, state, stage, rows, rows, recipe=FAST)
+    prepared, state = started(stage, variables=variables, network=network, train=rows, valid=rows)
+    *_, (state, _) = fit(network, prepared, state, recipe=FAST)
     assert int(state.best_step) > 0 and np.isfinite(float(state.best_loss))
+
+
+@pytest.mark.parametrize(
+    "rows, recipe, message",
+    [
+        (Rows(TRAIN.x, TRAIN.y + 1), FAST, "labels run from 1 to 3, but the network has 3 outputs"),
+        (Rows(TRAIN.x, TRAIN.y - 1), FAST, "labels run from -1 to 1"),
+        (Rows(TRAIN.x[:5], TRAIN.y), FAST, "5 rows of inputs and 48 labels"),
+        (Rows(TRAIN.x[:0], TRAIN.y[:0]), FAST, "0 rows"),
+        (Rows(TRAIN.x, TRAIN.y.astype(float)), FAST, "labels have dtype float64"),
+        (TRAIN, FAST._replace(batch_size=0), "batch_size = 0"),
+        (TRAIN, FAST._replace(epochs=0), "epochs = 0"),
+        (TRAIN, FAST._replace(precision="bf16"), "unknown precision 'bf16'"),
+        (TRAIN, FAST._replace(optimizer="adam"), "unknown optimizer 'adam'"),
+    ],
+)
+def test_bad_input_is_named(rows, recipe, message):
+    with pytest.raises(ValueError, match=message):
+        next(
+            finetune(
+                jax.random.key(0),
+                NETWORK,
+                VARIABLES,
+                plan("linear_probe"),
+                rows,
+                VALID,
+                learning_rate=1e-2,
+                recipe=recipe,
+            )
+        )
+
+
+def test_low_precision_preprocesses_in_full_precision_cached_or_not():
+    """Inputs 1000 ± 1, whose mean the preprocessing takes off: bfloat16 could not tell them apart."""
+    from mmd_jax.models.layered import preprocessed
+
+    network = preprocessed(mlp(3, hidden=(8,)), lambda x: x - 1000)
+    x = 1000 + np.random.default_rng(0).normal(size=(32, 6)).astype(np.float32)
+    variables = network.init(jax.random.key(0), x)
+    high, low = (inference.log_probabilities(network, variables, x, precision=p) for p in ("float32", "bfloat16"))
+    np.testing.assert_allclose(low, high, atol=0.05)
+    stage = stages_of("linear_probe", network.layers)[0]
+    cached = prefix.prefix_rows(network, variables, stage, Rows(x, np.zeros(32, np.int32)), precision="bfloat16")
+    again = inference.log_probabilities(network, variables, cached.x, start=1, precision="bfloat16")
+    np.testing.assert_array_equal(again, low)

@@ -9,7 +9,7 @@ from mmd_jax.models.cnn8 import cnn8
 from mmd_jax.models.layered import from_layers
 from mmd_jax.models.mlp import mlp
 from mmd_jax.transfer.decision import stages_of
-from mmd_jax.transfer.finetune import Recipe, begin_fit, make_step
+from mmd_jax.transfer.finetune import Recipe, begin_fit, make_step, prepare
 from mmd_jax.transfer.freezing import stage_labels, staged_optimizer
 from mmd_jax.transfer.train import classification_loss, cross_entropy, eval_step, init_state, train_step
 from mmd_jax.types import Rows, Stage
@@ -19,10 +19,18 @@ def batch(key, shape=(16, 8, 8, 1), classes=3):
     return jax.random.normal(key, shape), jnp.arange(shape[0]) % classes
 
 
+def first_state(network, variables, stage, rows, recipe, rate):
+    rows = Rows(*map(np.asarray, rows))
+    prepared = prepare(
+        jax.random.key(3), network, variables, stage._replace(reinitialised=()), rows, rows, recipe=recipe
+    )
+    return begin_fit(network, prepared, learning_rate=rate, recipe=recipe).train
+
+
 def steps(network, stage, recipe, rows, count=3, rate=0.1):
     variables = network.init(jax.random.key(0), rows[0])
     step = jax.jit(make_step(network, stage, recipe, variables["params"]))
-    state = begin_fit(network, variables, stage, Rows(*map(np.asarray, rows)), learning_rate=rate, recipe=recipe).train
+    state = first_state(network, variables, stage, rows, recipe, rate)
     for _ in range(count):
         state, metrics = step(state, rows, jax.random.key(1))
     return variables, state, metrics
@@ -93,7 +101,7 @@ def test_negative_zero_in_a_frozen_leaf_stays_negative(key):
 
 def flops(network, stage, recipe, rows):
     variables = network.init(jax.random.key(0), rows[0])
-    state = begin_fit(network, variables, stage, Rows(*map(np.asarray, rows)), learning_rate=0.1, recipe=recipe).train
+    state = first_state(network, variables, stage, rows, recipe, 0.1)
     step = make_step(network, stage, recipe, variables["params"])
     return jax.jit(step).lower(state, rows, jax.random.key(0)).compile().cost_analysis()["flops"]
 
