@@ -1,8 +1,7 @@
 """Names and paths → labelled arrays: read, split once, select, and bring source and target to one format.
 
-The order is fixed, so that two selections from the same data can't leak into each other: first the test split is split
-off (where there is none), then the part is taken, then the classes, then the limit. All of it is deterministic in the
-seed.
+The order is fixed: first the part is taken, so that parts are disjoint whatever else is chosen, then the test split is
+split off inside it (where there is none), then come the classes, then the limit. All of it is deterministic in the seed.
 """
 
 from pathlib import Path
@@ -19,8 +18,6 @@ from experiments.datasets.raw import Raw, Rows
 from experiments.datasets.select import check_rows, part_of, split_rows, stratified
 from experiments.datasets.stock import STOCK
 
-__all__ = ["Dataset", "common_format", "load", "split_rows", "to_format"]
-
 
 class Dataset(NamedTuple):
     """A labelled data set, ready for use.
@@ -32,6 +29,7 @@ class Dataset(NamedTuple):
       train_groups, test_groups: the group of each row, int [N], the same number for the same group in both; or None.
       train_rows, test_rows: which rows of the data as they were read these are, int [N]. Where the data have no test
         split, both count the rows of the one split there is.
+      origins: what `train_rows` and `test_rows` count in: equal numbers of equal origins are the same row, in any Dataset.
       note: what was done to bring the data in shape, in sentences for the report; may be empty.
       image: whether the inputs are images.
     """
@@ -45,6 +43,7 @@ class Dataset(NamedTuple):
     test_groups: np.ndarray | None
     train_rows: np.ndarray
     test_rows: np.ndarray
+    origins: tuple[str, str]
     note: str
     image: bool
 
@@ -66,39 +65,40 @@ def load(data: config.Data, *, seed: int, data_dir: str) -> Dataset:
     notes = []
     labels, names = _labels(raw, data.name)
     groups = [s.groups for s in (raw.train, raw.test) if s is not None]
-    train = np.arange(len(labels[0]))
-    test = train if raw.test is None else np.arange(len(labels[1]))
+    splits = [np.arange(len(y)) for y in labels]
+    if data.part is not None:
+        kinds = ["rows"] if raw.test is None else ["train", "test"]
+        splits = [
+            part_of(r, g, data.part, _random(seed, f"part of {kind}")) for r, g, kind in zip(splits, groups, kinds)
+        ]
+        notes.append(f"Part {data.part[0]} (from 0) of {data.part[1]} disjoint random parts of {data.name}.")
     if raw.test is None:
+        [rows] = splits
         once = int(_random(seed, "split").integers(2**31))
-        train, test = split_rows(labels[0], groups[0], fraction=data.test_fraction, seed=once, name=data.name)
-        labels, groups = labels * 2, groups * 2
+        name = data.name if data.part is None else f"part {data.part} of {data.name}"
+        of_rows = None if groups[0] is None else groups[0][rows]
+        inside = split_rows(labels[0][rows], of_rows, fraction=data.test_fraction, seed=once, name=name)
+        splits, labels, groups = [rows[i] for i in inside], labels * 2, groups * 2
         unit = "rows" if groups[0] is None else "groups"
-        notes.append(f"{data.name} has no test split: {data.test_fraction:g} of its {unit} were split off, once.")
+        notes.append(f"{name} has no test split: {data.test_fraction:g} of its {unit} were split off, once.")
     elif shared := len({*_listed(groups[0])} & {*_listed(groups[1])}):
         notes.append(f"{shared} groups of {data.name} have rows both in its training and in its test split.")
 
     chosen = []
-    for kind, rows, y, g, limit in zip(("train", "test"), (train, test), labels, groups, (data.limit, data.test_limit)):
-        if data.part is not None:
-            rows = part_of(rows, None if g is None else g[rows], data.part, _random(seed, f"part of {kind}"))
+    for kind, rows, y, limit in zip(("train", "test"), splits, labels, (data.limit, data.test_limit)):
         if data.classes:
             rows = rows[np.isin(y[rows], _classes(data.classes, names))]
         if limit is not None and limit < len(rows):
             rows = rows[stratified(y[rows], limit, _random(seed, f"limit of {kind}"), f"{kind} limit of {data.name}")]
         chosen.append(rows)
-    if data.part is not None:
-        notes.append(f"Part {data.part[0]} (from 0) of {data.part[1]} disjoint random parts of {data.name}.")
     return _assemble(data, raw, chosen, labels, groups, names, notes)
 
 
-def common_format(
-    source: Dataset, target: Dataset, *, size: tuple[int, int] | None = None
-) -> tuple[Dataset, Dataset, str]:
+def common_format(source: Dataset, target: Dataset) -> tuple[Dataset, Dataset, str]:
     """Brings both to one format, by the map of `to_format`: the source's, for the network was trained on it.
 
     Args:
       source, target: what `load` returned.
-      size: (height, width) for both, instead of the source's.
 
     Returns:
       Both, and what was done to bring them in shape, in sentences: their own notes, then what was done here.
@@ -112,21 +112,15 @@ def common_format(
         raise ValueError(f"source and target differ in feature size: {have[0]} and {have[1]}; no fixed map joins them")
     if not source.image:
         return source, target, " ".join(notes)
-    (height, width), channels = size or source.train_x.shape[1:3], source.train_x.shape[3]
-    converted, changed = [], []
-    for name, dataset in (("source", source), ("target", target)):
-        old = dataset.train_x.shape[1:]
-        if old != (height, width, channels):
-            train, test = (to_format(x, height, width, channels) for x in (dataset.train_x, dataset.test_x))
-            dataset = dataset._replace(train_x=train, test_x=test)
-            changed.append(f"the {name}'s images from {_format_name(*old)}")
-        converted.append(dataset)
-    if changed:
+    old, new = target.train_x.shape[1:], source.train_x.shape[1:]
+    if old != new:
+        train, test = (to_format(x, *new) for x in (target.train_x, target.test_x))
+        target = target._replace(train_x=train, test_x=test)
         notes.append(
-            f"One fixed map brought {' and '.join(changed)} to {_format_name(height, width, channels)} "
+            f"One fixed map brought the target's images from {_format_name(*old)} to {_format_name(*new)} "
             "(bilinear; grey to RGB by repeating, RGB to grey by luma); images in that format it leaves as they are."
         )
-    return converted[0], converted[1], " ".join(notes)
+    return source, target, " ".join(notes)
 
 
 def _listed(groups: np.ndarray | None) -> list[int]:
@@ -245,6 +239,7 @@ def _assemble(
         group_rows[1],
         rows[0],
         rows[1],
+        (splits[0].origin, splits[1].origin),
         " ".join(notes),
         xs[0].ndim == 4,
     )

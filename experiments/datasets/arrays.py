@@ -14,7 +14,7 @@ def open_digits() -> Raw:
 
     digits = load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
-    return Raw(_in_memory(images, digits.target), None, tuple(str(i) for i in range(10)))
+    return Raw(_in_memory("digits", images, digits.target), None, tuple(str(i) for i in range(10)))
 
 
 def open_npz(path: Path, group_key: str) -> Raw:
@@ -44,12 +44,12 @@ def open_npz(path: Path, group_key: str) -> Raw:
     key = group_key or "groups"
     groups, test_groups = codes(arrays.get(key), arrays.get(f"{key}_test"))
     names = tuple(str(n) for n in arrays["class_names"]) if "class_names" in arrays else None
-    train = _in_memory(as_inputs(arrays["x"], f"x in {path}"), arrays["y"], groups, where=str(path))
+    origin = str(path.resolve())
+    train = _in_memory(origin, as_inputs(arrays["x"], f"x in {path}"), arrays["y"], groups)
     test = None
     if "x_test" in arrays:
-        test = _in_memory(
-            as_inputs(arrays["x_test"], f"x_test in {path}"), arrays["y_test"], test_groups, where=str(path)
-        )
+        x_test = as_inputs(arrays["x_test"], f"x_test in {path}")
+        test = _in_memory(f"{origin} (test)", x_test, arrays["y_test"], test_groups)
     return Raw(train, test, names)
 
 
@@ -79,11 +79,11 @@ def as_inputs(x: np.ndarray, where: str) -> np.ndarray:
     return x
 
 
-def _in_memory(x: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None, where: str = "") -> Rows:
+def _in_memory(origin: str, x: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> Rows:
     if y.ndim != 1 or not (np.issubdtype(y.dtype, np.integer) or y.dtype == bool):
-        raise ValueError(f"labels in {where} must be integers of shape [N], not {y.dtype} {list(y.shape)}")
+        raise ValueError(f"labels in {origin} must be integers of shape [N], not {y.dtype} {list(y.shape)}")
     if len(x) != len(y):
-        raise ValueError(f"x and y in {where} differ in length: {len(x)} inputs, {len(y)} labels")
+        raise ValueError(f"x and y in {origin} differ in length: {len(x)} inputs, {len(y)} labels")
     if groups is not None and groups.shape != y.shape:
-        raise ValueError(f"groups in {where} have shape {list(groups.shape)}, labels {list(y.shape)}")
-    return Rows(y.astype(np.int64), lambda rows: x[rows], groups)
+        raise ValueError(f"groups in {origin} have shape {list(groups.shape)}, labels {list(y.shape)}")
+    return Rows(origin, y.astype(np.int64), lambda rows: x[rows], groups)

@@ -28,9 +28,10 @@ def open_folder(path: Path, *, train: str, test: str, size: tuple[int, int] | No
     if not path.is_dir():
         raise FileNotFoundError(f"there is no folder {path}")
     has_splits = (path / train).is_dir() and (path / test).is_dir()
-    splits = [_list(path / s) for s in (train, test)] if has_splits else [_list(path)]
+    origins = [path / s for s in (train, test)] if has_splits else [path]
+    splits = [_list(origin) for origin in origins]
     names = tuple(sorted({name for split in splits for name, _ in split}))
-    rows = [_rows(split, names, size, cache_dir) for split in splits]
+    rows = [_rows(str(o.resolve()), split, names, size, cache_dir) for o, split in zip(origins, splits)]
     return Raw(rows[0], rows[1] if has_splits else None, names)
 
 
@@ -51,7 +52,7 @@ def _list(path: Path) -> list[tuple[str, list[Path]]]:
     return found
 
 
-def _rows(split: list[tuple[str, list[Path]]], names: tuple[str, ...], size, cache_dir: Path) -> Rows:
+def _rows(origin: str, split: list[tuple[str, list[Path]]], names: tuple[str, ...], size, cache_dir: Path) -> Rows:
     files = [f for _, of_class in split for f in of_class]
     labels = np.array([names.index(name) for name, of_class in split for _ in of_class], np.int64)
 
@@ -64,4 +65,4 @@ def _rows(split: list[tuple[str, list[Path]]], names: tuple[str, ...], size, cac
         decoded = (images.decode(f, str(f), size=size) for f in track(chosen, "reading images"))
         return images.stack(decoded, [str(f) for f in chosen])
 
-    return Rows(labels, read)
+    return Rows(origin, labels, read)

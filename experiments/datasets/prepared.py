@@ -59,7 +59,7 @@ def open_prepared(name: str, keys: Keys, *, size: tuple[int, int] | None, data_d
             x = cached(cache_dir, key, lambda: {"x": _read(folder, split, keys.image, size, which)})["x"]
             return x[chosen] if is_small and len(chosen) < len(x) else x
 
-        return Rows(labels, read, groups)
+        return Rows(f"{folder.resolve()}:{split}", labels, read, groups)
 
     groups = codes(index.get("train_groups"), index.get("test_groups"))
     names = tuple(str(n) for n in index["class_names"]) if "class_names" in index else None

@@ -11,10 +11,12 @@ class Rows(NamedTuple):
 
     Attributes:
       labels: shape [n], integers.
+      origin: what the rows are numbered in: a file, or a data set with its split. The same rows of equal origins are the same.
       read: (row indices) -> inputs: uint8 images [len(rows), H, W, C], or float32 rows [len(rows), d].
       groups: the group (writer, document, …) of each row, shape [n], integers; None where there are none.
     """
 
+    origin: str
     labels: np.ndarray
     read: Callable[[np.ndarray], np.ndarray]
     groups: np.ndarray | None = None

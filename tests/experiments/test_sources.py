@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import sources
+from experiments import phases
 from experiments.config import Data
 from experiments.datasets import images, prepared, stock
-from experiments.datasets.select import stratified
-from experiments.sources import common_format, load, split_rows, to_format
+from experiments.datasets.images import to_format
+from experiments.datasets.select import split_rows, stratified
+from experiments.sources import common_format, load
 
 
 @pytest.fixture
@@ -65,18 +66,59 @@ def test_deterministic_in_the_seed(data_dir):
 
 def test_selections_from_the_same_data_never_mix_training_and_test_rows(data_dir):
     test = set(read("digits", data_dir).test_rows)
-    for settings in ({"classes": ("1", "5")}, {"part": (1, 3)}, {"limit": 50}, {"classes": ("5",) * 1 + ("6",)}):
+    for settings in ({"classes": ("1", "5")}, {"limit": 50}, {"classes": ("5",) * 1 + ("6",)}):
         d = read("digits", data_dir, **settings)
         assert set(d.test_rows) <= test and not set(d.train_rows) & test
 
 
-def test_parts_are_disjoint_and_cover_each_split(data_dir):
-    whole, parts = read("digits", data_dir), [read("digits", data_dir, part=(i, 3)) for i in range(3)]
-    for split in ("train_rows", "test_rows"):
-        rows = np.concatenate([getattr(p, split) for p in parts])
-        np.testing.assert_array_equal(np.sort(rows), getattr(whole, split))
-    sizes = [len(p.train_y) for p in parts]
-    assert max(sizes) - min(sizes) <= 1
+@pytest.mark.parametrize("fractions", [(0.25, 0.25, 0.25), (0.1, 0.25, 0.6)])
+def test_parts_are_disjoint_and_cover_the_data_however_they_are_split(data_dir, fractions):
+    parts = [read("digits", data_dir, part=(i, 3), test_fraction=f) for i, f in enumerate(fractions)]
+    rows = np.concatenate([rows for p in parts for rows in (p.train_rows, p.test_rows)])
+    np.testing.assert_array_equal(np.sort(rows), np.arange(1797))
+    for part, fraction in zip(parts, fractions):
+        assert len(part.train_y) + len(part.test_y) == 599 and len(part.test_y) == round(599 * fraction)
+
+
+def test_parts_of_a_test_split_of_its_own(tmp_path, data_dir):
+    name = save(
+        tmp_path / "a.npz", x=np.ones((40, 3)), y=np.arange(40) % 2, x_test=np.ones((20, 3)), y_test=np.arange(20) % 2
+    )
+    parts = [read(name, data_dir, part=(i, 2)) for i in range(2)]
+    for split, size in (("train_rows", 40), ("test_rows", 20)):
+        np.testing.assert_array_equal(np.sort(np.concatenate([getattr(p, split) for p in parts])), np.arange(size))
+
+
+def shared(data_dir, source, target):
+    (a, of_a), (b, of_b) = source, target
+    return phases.shared_rows(read(a, data_dir, **of_a), read(b, data_dir, **of_b))
+
+
+def test_shared_rows_of_one_split(data_dir):
+    digits = ("digits", {})
+    assert shared(data_dir, digits, digits) == 1797
+    # The source's training rows leak into the target's test rows, for each draws its own test split.
+    leak = ("digits", {"test_fraction": 0.7})
+    a, b = (read(*d[:1], data_dir, **d[1]) for d in (digits, leak))
+    assert len(np.intersect1d(a.train_rows, b.test_rows)) > 0 and shared(data_dir, digits, leak) == 1797
+    assert shared(data_dir, ("digits", {"classes": ("1", "2")}), ("digits", {"classes": ("3", "4")})) == 0
+    part = ("digits", {"part": (0, 2), "test_fraction": 0.4})
+    assert shared(data_dir, part, ("digits", {"part": (1, 2)})) == 0
+    assert shared(data_dir, part, digits) == 899
+
+
+def test_shared_rows_of_two_splits(tmp_path, data_dir, monkeypatch):
+    x, y = np.ones((30, 3)), np.arange(30) % 2
+    a = save(tmp_path / "a.npz", x=x, y=y, x_test=x[:10], y_test=y[:10])
+    b = save(tmp_path / "b.npz", x=x, y=y, x_test=x[:10], y_test=y[:10])
+    assert shared(data_dir, (a, {}), (b, {})) == 0  # other files: nothing is known
+    monkeypatch.chdir(tmp_path)
+    assert shared(data_dir, (a, {}), ("npz:a.npz", {})) == 40  # one file under two names
+    make_folder(tmp_path / "train", {"a": 4, "b": 4})
+    make_folder(tmp_path / "test", {"a": 3, "b": 3})
+    swapped = {"train_split": "test", "test_split": "train"}
+    assert shared(data_dir, (f"folder:{tmp_path}", {}), ("folder:.", swapped)) == 14
+    assert shared(data_dir, (f"folder:{tmp_path}", {}), ("folder:test", {})) == 6
 
 
 def test_a_limit_is_stratified_and_exact(data_dir):
@@ -132,7 +174,7 @@ def test_split_rows_keeps_the_only_row_of_a_class():
         ({"classes": ("1", "10")}, "no class '10'; there are 0, 1, 2"),
         ({"classes": ("1", "1")}, "names a class twice"),
         ({"classes": ("4",)}, "a single class, '4'"),
-        ({"part": (4999, 5000)}, "no training rows after part"),
+        ({"part": (4999, 5000)}, r"part \(4999, 5000\) of digits has no rows"),
     ],
 )
 def test_bad_settings(data_dir, settings, message):
@@ -375,9 +417,9 @@ def test_common_format(tmp_path, data_dir):
     assert source is not None and source.train_x is digits.train_x
     assert target.train_x.shape[1:] == target.test_x.shape[1:] == (8, 8, 1)
     assert "target's images from 10x12 RGB to 8x8 grey" in note and "source's" not in note and digits.note in note
-    source, target, note = common_format(colour, digits, size=(6, 6))
-    assert source.test_x.shape[1:] == target.test_x.shape[1:] == (6, 6, 3)
-    assert "source's images from 10x12 RGB and the target's images from 8x8 grey to 6x6 RGB" in note
+    source, target, note = common_format(colour, digits)
+    assert source is colour and target.train_x.shape[1:] == target.test_x.shape[1:] == (10, 12, 3)
+    assert "target's images from 8x8 grey to 10x12 RGB" in note
     assert common_format(digits, digits)[2] == digits.note
     rows = read(save(tmp_path / "b.npz", x=X, y=Y), data_dir)
     longer = read(save(tmp_path / "c.npz", x=np.ones((8, 4)), y=Y), data_dir)
@@ -449,6 +491,9 @@ def test_tfds_set_of_the_user(data_dir, monkeypatch):
     writer = number // 3
     assert len({*zip(few.train_groups, writer[few.train_rows])}) == len(set(few.train_groups))
     assert "3 groups of tfds:tiny have rows both" in read("tfds:tiny", data_dir, group_key="writer").note
+    # Halves of a split are not compared with each other or with the whole; the same expression is.
+    halves = [("tfds:tiny", {"train_split": f"train[{half}]"}) for half in (":50%", "50%:")]
+    assert shared(data_dir, *halves) == 9 and shared(data_dir, halves[0], ("tfds:tiny:1.2.0", halves[0][1])) == 24
     vectors = read("tfds:tiny", data_dir, image_key="vector", label_key="id", classes=("1", "2", "8"))
     assert not vectors.image and vectors.train_x.shape[1] == 3 and vectors.class_names == ("1", "2", "8")
     # A large set: only the rows that were chosen are decoded.
@@ -582,6 +627,7 @@ def test_mnist_prepares_itself_from_the_files_of_make_data(data_dir, name, gzipp
     with monkeypatch.context() as patch:
         patch.setattr(stock, "prepare", None)
         np.testing.assert_array_equal(read(f"tfds:{name}:3.0.1", data_dir).train_x, d.train_x)
+        assert shared(data_dir, (name, {}), (f"tfds:{name}", {})) == 50
     with pytest.raises(ValueError, match=r"no version 1\.0\.0; TFDS now has \['3\.0\.1'\]"):
         read(f"tfds:{name}:1.0.0", data_dir)
 
@@ -672,4 +718,4 @@ def test_the_real_files():
     labels = json.loads((RAW / "cifar10" / "train_lables.json").read_text())
     assert labels[:10] == [6, 9, 9, 4, 1, 1, 2, 7, 8, 3] and len(labels) == 50000
     test = stock.read_cifar_png(RAW / "cifar10" / "test_batch.png")
-    assert test.shape == (10000, 32, 32, 3) and sources.to_format(test[:2], 8, 8, 1).shape == (2, 8, 8, 1)
+    assert test.shape == (10000, 32, 32, 3) and to_format(test[:2], 8, 8, 1).shape == (2, 8, 8, 1)
