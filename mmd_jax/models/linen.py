@@ -131,7 +131,11 @@ def stochastic(
     variables: Variables,
     owners: Mapping[str, Collection[str]],
 ) -> frozenset[str]:
-    """The layers that cannot run in training mode without a key."""
+    """The layers that cannot run in training mode without a key.
+
+    Raises:
+      ValueError: the module draws random numbers in evaluation mode too.
+    """
 
     def needs_key(train: Collection[str]) -> bool:
         try:
@@ -140,6 +144,11 @@ def stochastic(
             return True
         return False
 
+    if needs_key(()):
+        raise ValueError(
+            f"{type(module).__name__} draws random numbers in evaluation mode too; a network is measured and used as one "
+            f"fixed function: draw only where an argument or a field says training ({', '.join(MODES)})"
+        )
     if not needs_key(owners[""]):
         return frozenset()
     return frozenset(layer for layer in owners[""] if needs_key((layer,)))

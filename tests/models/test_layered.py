@@ -105,6 +105,19 @@ def test_an_undeclared_dropout_is_an_error(key):
         network.apply(variables, jnp.ones((2, 3)), train=("drop",), key=key)
 
 
+class Noise(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(4)(x + jax.random.normal(self.make_rng("noise"), x.shape))
+
+
+@pytest.mark.parametrize("stochastic", [[], ["noise"]])
+def test_a_layer_that_draws_in_evaluation_mode_is_an_error(key, stochastic):
+    network = from_layers([("noise", Noise()), ("head", linear(2))], stochastic=stochastic)
+    with pytest.raises(ValueError, match="'noise' draws random numbers in evaluation mode too"):
+        network.init(key, jnp.ones((2, 3)))
+
+
 def test_gradients_stop_where_leaves_are_stopped(setup):
     network, variables, x = setup
 
@@ -158,7 +171,7 @@ def test_preprocessing_comes_before_the_first_layer_only(key):
         (lambda: from_layers([]), "at least one layer"),
         (lambda: from_layers([("a", linear(1)), ("a", linear(1))]), "same leaves"),
         (lambda: from_layers([("a", linear(1)), ("a/b", linear(1))]), "same leaves"),
-        (lambda: from_layers([("a", linear(1))], num_base=2), "num_base=2"),
+        (lambda: from_layers([("a", linear(1))], num_base=1), "num_base=1: expected 0 … 0; the last of the 1 layers"),
         (lambda: from_layers([("a", linear(1))], stochastic=["b"]), "'b', which is not a layer; the layers are a"),
         (
             lambda: from_layers([("a", Layer(lambda key, x: {}, lambda p, x: x))]).init(

@@ -190,6 +190,27 @@ def test_layers_that_do_not_fit(layers, message):
         from_linen(Nested(), EXAMPLE, layers=layers)
 
 
+class Sampler(nn.Module):
+    """Draws whatever its mode, as a decoder that samples would."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        return nn.Dense(3)(x + jax.random.normal(self.make_rng("noise"), x.shape))
+
+
+def test_a_module_that_is_no_fixed_function():
+    with pytest.raises(ValueError, match=r"^Sampler draws random numbers in evaluation mode too"):
+        from_linen(Sampler(), EXAMPLE)
+
+
+@pytest.mark.parametrize("num_base", [-1, 2])
+def test_the_base_leaves_the_output_layer_out(num_base):
+    for make in (lambda: from_linen(Plain(), EXAMPLE, num_base=num_base), lambda: functions(num_base=num_base)):
+        with pytest.raises(ValueError, match=rf"num_base={num_base}: expected 0 … 1; the last of the 2 layers"):
+            make()
+    assert functions(num_base=1).num_base == 1
+
+
 @pytest.mark.parametrize("arguments", [{"start": 1}, {"stop": 1}])
 def test_it_runs_only_as_a_whole(key, x, arguments):
     for network in (from_linen(Plain(), EXAMPLE), functions()):
