@@ -13,7 +13,7 @@ transfer: setup
 	$(BIN)/python -m experiments.transfer --config configs/quickstart.py
 
 test: setup
-	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n auto
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .
