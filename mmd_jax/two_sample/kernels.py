@@ -9,7 +9,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int, UInt32
 
-from mmd_jax.two_sample.pooled import Numbers, all_finite, check_bandwidth, check_rows, is_traced, stack
+from mmd_jax.two_sample.pooled import Numbers, all_finite, check_bandwidth, check_rows, is_traced, stack, usable
 
 # The median of ~half a million distances is as good a bandwidth as that of all, and costs less than the test.
 MEDIAN_ROWS = 1024
@@ -127,7 +127,7 @@ def _median(blocks: Float[Array, "b t d"], count: ArrayLike) -> Float[Array, ""]
     pairs = valid[:, None] & valid[None, :] & ~jnp.eye(rows.shape[0], dtype=bool)
     low, high = _middle(jnp.where(pairs, distances, jnp.inf), count * (count - 1))
     median = (jnp.sqrt(low) + jnp.sqrt(high)) / 2
-    return jnp.where(finite & (median > 0), median, jnp.nan)
+    return jnp.where(finite & usable(median), median, jnp.nan)
 
 
 def _choose(rows: Float[Array, "N d"], valid: Bool[Array, " N"]) -> Int[Array, " R"]:

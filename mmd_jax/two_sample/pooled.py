@@ -112,8 +112,8 @@ def _check_values(name: str, rows: np.ndarray) -> None:
             f"{name} has {int(bad.sum())} rows with NaN or infinite entries (the first is row {int(bad.argmax())}); "
             "remove or impute them before testing."
         )
-    # ‖a − b‖² is at most 4·d·max², and the sums that lead to it must not overflow either.
-    limit = float(np.sqrt(float(jnp.finfo(dtype).max) / (16 * rows.shape[1])))
+    # ‖a − b‖² is at most 4·d·max²; neither the sums that lead to it nor a bandwidth as large may overflow.
+    limit = float(np.sqrt(float(jnp.finfo(dtype).max) / (64 * rows.shape[1])))
     if max(-low, high) > limit:
         raise ValueError(
             f"{name} has entries as large as {max(-low, high):.3g}, whose squared distances overflow {dtype}; rescale "
@@ -161,20 +161,35 @@ def all_finite(blocks: Float[Array, "b t d"]) -> Bool[Array, ""]:
 
 
 def check_bandwidth(bandwidth: Numbers, dtype: Any) -> Any:
-    """Bandwidths as a vector [k], positive where they can be seen; traced ones that are not positive become NaN."""
+    """Bandwidths as a vector [k], good where they can be seen; traced ones that are not `usable` become NaN."""
     if np.ndim(bandwidth) > 1 or np.size(bandwidth) == 0:
         raise ValueError(
             f"bandwidth has shape {np.shape(bandwidth)}; expected a positive number or a vector [k] of them."
         )
     if isinstance(bandwidth, jax.core.Tracer):
         traced = jnp.ravel(jnp.asarray(bandwidth)).astype(dtype)
-        return jnp.where((traced > 0) & jnp.isfinite(traced), traced, jnp.nan)
-    values = np.ravel(np.asarray(bandwidth, dtype))
-    if not (np.isfinite(values) & (values > 0)).all():
+        return jnp.where(usable(traced), traced, jnp.nan)
+    with np.errstate(over="ignore", under="ignore"):
+        values = np.ravel(np.asarray(bandwidth)).astype(dtype)
+    if not usable(values).all():
+        low, high = _bandwidth_limits(dtype)
         raise ValueError(
-            f"bandwidth is {bandwidth}; expected finite numbers above 0. Leave it out to use the median distance."
+            f"bandwidth is {bandwidth}; expected finite numbers above 0, in {dtype} from {low:.1e} to {high:.1e} (the "
+            "kernel divides by the square). Rescale both samples, or leave it out to use the median distance."
         )
     return values
+
+
+def usable(bandwidth: Any) -> Any:
+    """Whether σ² and 1/2σ² are normal numbers: where the square underflows, kernel values are 0/0."""
+    low, high = _bandwidth_limits(bandwidth.dtype)
+    return (bandwidth >= low) & (bandwidth <= high)  # False for NaN
+
+
+def _bandwidth_limits(dtype: Any) -> tuple[float, float]:
+    # Twice the least normal number, since the kernel takes 1/2σ².
+    low = float(np.sqrt(2 * float(jnp.finfo(dtype).tiny)))
+    return low, 1 / low
 
 
 def _working_dtype(*samples: Any) -> Any:

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Bool, Float, Int, Key
+from jaxtyping import Bool, Float, Int, Int8, Key
 
-from mmd_jax.two_sample.gram import split_sums
+from mmd_jax.two_sample.gram import SplitSums, split_sums
 from mmd_jax.two_sample.kernels import Kernel, gaussian, resolve_bandwidth
 from mmd_jax.two_sample.mmd import biased, unbiased
 from mmd_jax.two_sample.pooled import Numbers, Pooled, all_finite, is_traced, pool
@@ -46,8 +46,9 @@ def permutation_test(
 
     It rejects where p <= alpha, decided on the integer count, which is where the statistic exceeds `threshold`. Under
     P = Q it rejects with probability floor(alpha (B + 1)) / (B + 1) exactly (less where statistics tie), for any m, n.
-    A resampled statistic that equals the observed one but for rounding is made equal, and so counts. The bandwidth must
-    not have been chosen on the labels; the default is a function of the unordered pooled rows.
+    A resampled statistic that equals the observed one but for rounding is made equal, and so counts: where the split is
+    the observed one or its mirror image, and where equal rows or groups have changed places. The bandwidth must not
+    have been chosen on the labels; the default is a function of the unordered pooled rows.
 
     It compiles once for each capacity (the next power of two of m + n), d, B and number of bandwidths; new values of
     anything else, of m and n within the capacity too, compile nothing. `jax.vmap` and `jax.jit` apply to it; then each
@@ -245,7 +246,7 @@ def _run(
 ) -> TwoSampleResult:
     columns = jnp.concatenate([observed_column(pooled), resample(key, num, pooled, groups)], axis=1)
     sums = split_sums(pooled, columns, bandwidth, kernel)
-    statistics = unbiased(sums)
+    statistics = _make_ties_equal(unbiased(sums), sums, columns)
     good = (
         all_finite(pooled.blocks)
         & jnp.all(jnp.isfinite(statistics))
@@ -263,6 +264,29 @@ def _groups_are_apart(groups: Int[Array, " N"], pooled: Pooled) -> Bool[Array, "
     return ~jnp.any(in_x & in_y)
 
 
+def _make_ties_equal(
+    statistics: Float[Array, " C"], sums: SplitSums, columns: Int8[Array, "N C"]
+) -> Float[Array, " C"]:
+    """Give every column that ties with the observed one (the first) its statistic, to the last bit.
+
+    The same split in another column is summed in another order. Where few splits exist such ties are common, and
+    counting them by chance would make p too small.
+    """
+    shared = jnp.sum(columns * columns[:, :1], axis=0, dtype=jnp.int32)
+    size = jnp.sum(columns, axis=0, dtype=jnp.int32)
+    observed = (shared == size[0]) & (size == size[0])
+    mirror = (shared == 0) & (size == sums.n[0].astype(jnp.int32))
+
+    # Other splits tie where equal rows have changed places. These only the numbers can tell, whose rounding goes with
+    # the terms that cancel; but never so coarsely that statistics which merely lie close together count as equal.
+    m, n = sums.m, sums.n
+    terms = jnp.stack([sums.xx / (m * (m - 1)), sums.yy / (n * (n - 1)), 2 * sums.xy / (m * n)])
+    rounding = 64 * jnp.finfo(statistics.dtype).eps * jnp.max(jnp.abs(terms))
+    rounding = jnp.minimum(rounding, 1e-3 * jnp.std(statistics))
+    close = jnp.abs(statistics - statistics[0]) <= rounding
+    return jnp.where(observed | mirror | close, statistics[0], statistics)
+
+
 def _decide(
     statistics: Float[Array, " C"],
     mmd_biased: Float[Array, ""],
@@ -273,11 +297,6 @@ def _decide(
 ) -> TwoSampleResult:
     """The observed statistic (the first) among the resampled ones."""
     statistic, null = statistics[0], statistics[1:]
-    # The same split in another column is summed in another order. Where few splits exist such ties are common, and
-    # counting them by chance would make p too small.
-    rounding = 64 * jnp.finfo(null.dtype).eps * jnp.max(jnp.abs(null))
-    null = jnp.where(jnp.abs(null - statistic) <= rounding, statistic, null)
-
     num = null.shape[0]
     count = jnp.sum(null >= statistic)
     allowed = _allowed(alpha, num).astype(jnp.int32)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmd_jax.two_sample import gaussian, median_bandwidth
+from mmd_jax.two_sample import gaussian, median_bandwidth, mmd2_unbiased
 from mmd_jax.two_sample.kernels import MEDIAN_ROWS, _choose, gaussian_pair, gaussian_tile
 from tests import reference
 
@@ -113,6 +113,19 @@ def test_no_median_bandwidth_without_distances(pooled):
     with pytest.raises(ValueError, match="median distance of the pooled rows is 0"):
         median_bandwidth(pooled)
     assert np.isnan(jax.jit(median_bandwidth)(pooled))
+
+
+@pytest.mark.parametrize("scale", [1e-18, 6e17])
+def test_a_median_bandwidth_can_be_used(scale):
+    x, y = np.full((5, 4), scale, np.float32), np.full((5, 4), -scale, np.float32)
+    statistic = mmd2_unbiased(x, y)
+    # 25 of 45 distances are the median itself: each sample coincides, and the other is one bandwidth away.
+    assert float(statistic) == pytest.approx(2 - 2 * np.exp(-0.5), rel=1e-5)
+
+
+def test_a_median_distance_whose_square_vanishes_is_no_bandwidth():
+    with pytest.raises(ValueError, match="too close for their precision"):
+        median_bandwidth(rows(0, 10, 3) * np.float32(1e-20))
 
 
 def test_median_bandwidth_of_bad_traced_rows_is_nan():

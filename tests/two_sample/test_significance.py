@@ -10,7 +10,7 @@ import pytest
 
 from mmd_jax.two_sample import median_bandwidth, mmd2_unbiased, mmd_biased, permutation_test, wild_bootstrap_test
 from mmd_jax.two_sample.pooled import pool
-from mmd_jax.two_sample.resampling import permutations
+from mmd_jax.two_sample.resampling import group_permutations, permutations
 from tests import reference
 
 TESTS = [permutation_test, wild_bootstrap_test]
@@ -134,6 +134,32 @@ def test_splits_that_tie_are_counted_whatever_the_rounding(dtype):
     assert 150 < extreme < 250
     assert float(result.pvalue) == pytest.approx((1 + extreme) / (1 + num), rel=1e-6)
     assert int((np.asarray(result.null) == float(result.statistic)).sum()) == extreme
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_splits_of_large_groups_that_tie_are_counted(seed):
+    # 6,000 rows a side: the null is some 1e-5, and what cancels in it, whose rounding stays, 1e-2.
+    rng = np.random.default_rng(seed)
+    contents = rng.normal(size=(8, 1500, 2)).astype(np.float32)
+    contents[4] = contents[0]  # The first groups of x and of y are copies: splits that exchange them tie, too.
+    x, y = contents[:4].reshape(-1, 2), contents[4:].reshape(-1, 2)
+    labels, num, key = np.repeat(np.arange(8), 1500), 499, jax.random.key(3)
+    result = permutation_test(
+        key, x, y, num_permutations=num, groups_x=labels[:6000], groups_y=labels[6000:], return_null=True
+    )
+
+    pooled = pool(x, y, pad=True)
+    numbers = jnp.asarray(np.pad(labels, (0, pooled.capacity - 12000)), jnp.int32)
+    columns = np.asarray(jax.jit(lambda key: group_permutations(key, num, pooled, numbers))(key))[:12000:1500]
+    kinds = np.array([0, 1, 2, 3, 0, 5, 6, 7])
+    in_x = [tuple(sorted(kinds[column > 0])) for column in columns.T]
+    tied = np.array([groups in ((0, 1, 2, 3), (0, 5, 6, 7)) for groups in in_x])
+    repeated = np.isin(columns.T @ (1 << np.arange(8)), [0b00001111, 0b11110000])
+    assert 5 < repeated.sum() < tied.sum() < 60
+    # These and no others: the next split is some hundredths of a standard deviation away.
+    null, statistic = np.asarray(result.null), float(result.statistic)
+    np.testing.assert_array_equal(null == statistic, tied)
+    assert float(result.pvalue) == pytest.approx((1 + int((null >= statistic).sum())) / (1 + num), rel=1e-6)
 
 
 @pytest.mark.parametrize("test", TESTS)
@@ -265,6 +291,10 @@ NAN = np.where(np.arange(12)[:, None] == 4, np.nan, X)
         (lambda k: permutation_test(k, X, Y, bandwidth=0.0), ValueError, "bandwidth is 0.0; expected finite numbers"),
         (lambda k: permutation_test(k, X, Y, bandwidth=[1.0, -2.0]), ValueError, "bandwidth is .*; expected finite"),
         (lambda k: permutation_test(k, X, Y, bandwidth=np.inf), ValueError, "bandwidth is inf"),
+        (lambda k: permutation_test(k, X, Y, bandwidth=1e-25), ValueError, "bandwidth is 1e-25; .* from 1.5e-19 to"),
+        (lambda k: wild_bootstrap_test(k, X, Y[:12], bandwidth=1e19), ValueError, r"bandwidth is 1e\+19; .* to 6.5e"),
+        (lambda k: mmd2_unbiased(X, Y, bandwidth=[1.0, 1e-60]), ValueError, "bandwidth is .1.0, 1e-60.; expected"),
+        (lambda k: mmd2_unbiased(X, Y, bandwidth=1e300), ValueError, r"bandwidth is 1e\+300; expected finite"),
         (lambda k: permutation_test(k, X, Y, bandwidth=[]), ValueError, r"bandwidth has shape \(0,\)"),
         (lambda k: permutation_test(k, X, Y, bandwidth=[[1.0]]), ValueError, r"bandwidth has shape \(1, 1\)"),
         (lambda k: permutation_test(k, X, Y, alpha=0.0), ValueError, "alpha is 0.0; expected one number between"),
@@ -333,6 +363,8 @@ def test_bad_traced_input_gives_nan_and_no_rejection(test, key):
         (x, -1.0, 0.05),
         (x, np.nan, 0.05),
         (x, np.inf, 0.05),
+        (x, 1e-25, 0.05),
+        (x, 1e25, 0.05),
         (x, 1.0, 0.0),
         (x, 1.0, 1.0),
         (x, 1.0, np.nan),
