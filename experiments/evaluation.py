@@ -17,7 +17,7 @@ def compare(
       labels: true classes of the test rows, [n].
       chosen: classes predicted by the reused network, [n].
       from_scratch: classes predicted by the network trained from scratch, [n].
-      groups: of dependent rows, [n], or none; the interval is then over groups.
+      groups: of dependent rows, [n], or none; the intervals are then over groups.
       level: of the intervals.
 
     Returns:
@@ -34,13 +34,22 @@ def compare(
         "interval": [float(difference.low), float(difference.high)],
         "level": level,
         "num_test": len(labels),
-        **{f"{name}_interval": binomial(arm == labels, level) for name, arm in arms.items()},
+        **{f"{name}_interval": binomial(arm == labels, level, groups=groups) for name, arm in arms.items()},
         "balanced": {name: float(balanced_accuracy_score(labels, arm)) for name, arm in arms.items()},
-        "macro_f1": {name: float(f1_score(labels, arm, average="macro", zero_division=0)) for name, arm in arms.items()},
+        "macro_f1": {
+            name: float(f1_score(labels, arm, average="macro", zero_division=0)) for name, arm in arms.items()
+        },
     }
 
 
-def binomial(right: np.ndarray, level: float) -> list[float]:
-    """The interval of a share, [low, high]."""
-    interval = binomial_interval(int(right.sum()), len(right), level)
-    return [float(interval.low), float(interval.high)]
+def binomial(right: np.ndarray, level: float, *, groups: np.ndarray | None = None) -> list[float]:
+    """The interval of a share of rows, [low, high] in [0, 1]; over groups where rows depend on each other."""
+    if groups is None:
+        interval = binomial_interval(int(right.sum()), len(right), level)
+    elif right.all() or not right.any():
+        # The groups' sums don't vary, and Student's interval would be a point: here each group is one trial.
+        count = len(np.unique(groups))
+        interval = binomial_interval(count if right.all() else 0, count, level)
+    else:
+        interval = paired_interval(right.astype(float), np.zeros(len(right)), level, groups=groups)
+    return [max(0.0, float(interval.low)), min(1.0, float(interval.high))]
