@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.special import xlogy
 
 from mmd_jax.intervals import binomial_interval, holm, paired_interval, t_interval
 
@@ -37,6 +38,60 @@ def test_paired_interval_is_the_t_interval_of_differences():
     np.testing.assert_allclose(each, paired_interval(a, b), rtol=1e-12)
     reverse = paired_interval(b, a)
     assert (reverse.low, reverse.high) == pytest.approx((-paired_interval(a, b).high, -paired_interval(a, b).low))
+
+
+def hits(both, only_a, only_b, neither):
+    return np.repeat([[1, 1, 0, 0], [1, 0, 1, 0]], [both, only_a, only_b, neither], axis=1)
+
+
+@pytest.mark.parametrize("counts", [(9, 5, 2, 4), (30, 1, 0, 9), (0, 3, 3, 0), (40, 0, 0, 10), (3, 12, 1, 0)])
+def test_interval_of_hits_is_where_the_score_test_rejects(counts):
+    a, b = hits(*counts)
+    n, only_a, only_b = len(a), counts[1], counts[2]
+    interval = paired_interval(a, b, 0.9)
+    assert interval.estimate == pytest.approx((a - b).mean()) and interval.num == n
+
+    def score(delta):
+        # The likeliest shares by brute force: p(only a) = q + delta, p(only b) = q, and 1 - 2q - delta for the rest.
+        q = np.linspace(max(0, -delta), (1 - delta) / 2, 400_001)
+        cells = ((only_a, q + delta), (only_b, q), (n - only_a - only_b, 1 - 2 * q - delta))
+        likelihood = sum(xlogy(count, np.maximum(share, 0)) for count, share in cells)
+        q = q[np.argmax(likelihood)]
+        return (only_a - only_b - n * delta) / np.sqrt(n * (2 * q + delta * (1 - delta)))
+
+    z = stats.norm.ppf(0.95)
+    assert score(interval.low) == pytest.approx(z, abs=1e-3)
+    assert score(interval.high) == pytest.approx(-z, abs=1e-3)
+
+
+def test_interval_of_hits_always_has_a_width_and_mirrors():
+    for n in (2, 7):
+        for only_a in range(n + 1):
+            for only_b in range(n + 1 - only_a):
+                a, b = hits(n - only_a - only_b, only_a, only_b, 0)
+                interval, mirror = paired_interval(a, b), paired_interval(b, a)
+                assert -1 <= interval.low <= interval.estimate <= interval.high <= 1
+                assert interval.high - interval.low > 0.1
+                assert (interval.low, interval.high) == (-mirror.high, -mirror.low)
+    # Both right on all of 1,000 rows: z² / (n + z²), as after the rule of three.
+    assert paired_interval(np.ones(1000), np.ones(1000)).high == pytest.approx(1.96**2 / (1000 + 1.96**2), rel=1e-3)
+    # Other scores, and groups, keep Student's.
+    assert paired_interval([0.5, 1, 0], [0, 1, 0.25]) == t_interval([0.5, 0, -0.25])
+    a, b = hits(3, 4, 2, 1)
+    grouped = paired_interval(a, b, groups=np.arange(10))
+    assert grouped.low == pytest.approx(t_interval(a - b).low)
+
+
+@pytest.mark.parametrize(
+    ("n", "only_a", "only_b"), [(20, 0.2, 0.1), (40, 0.1, 0.1), (40, 0.3, 0.02), (200, 0.02, 0.01)]
+)
+def test_interval_of_hits_covers(n, only_a, only_b):
+    draws = np.random.default_rng(4).multinomial(n, [only_a, only_b, 1 - only_a - only_b], size=2000)
+    kinds, times = np.unique(draws, axis=0, return_counts=True)
+    intervals = [paired_interval(*hits(rest, a, b, 0)) for a, b, rest in kinds]
+    covered = np.array([interval.low <= only_a - only_b <= interval.high for interval in intervals])
+    # Counts are few, so that no interval covers with .95 exactly: two hundredths either way, and the simulation's error.
+    assert abs(times[covered].sum() / 2000 - 0.95) < 0.02 + 3 * np.sqrt(0.95 * 0.05 / 2000)
 
 
 def test_groups_widen_the_interval_as_much_as_dependence_asks():
