@@ -1,6 +1,7 @@
 """From a config's model section to networks with their preprocessing, and back from a model/ folder."""
 
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,11 +15,14 @@ from experiments import config as configs
 from experiments.config import Model
 from mmd_jax.models.cnn8 import cnn8
 from mmd_jax.models.layered import Network, preprocessed
+from mmd_jax.models.leaves import layer_of, named_leaves
 from mmd_jax.models.mlp import mlp
 from mmd_jax.models.pretrained import from_arrays
 from mmd_jax.types import Variables
 
 NAMES = ("cnn8", "mlp")
+# The name of the test on the preprocessed rows, beside those on the layers.
+INPUTS = "inputs"
 
 
 class LoadedModel(NamedTuple):
@@ -39,10 +43,12 @@ class LoadedModel(NamedTuple):
 
 def preprocessing(model: Model, *, image: bool) -> Callable[[Array], Array]:
     """The fixed map from raw rows to the network's inputs: (x / 255 − mean) / std for images, (x − mean) / std for rows."""
-    mean = np.asarray(model.mean or 0.0, np.float32)
-    std = np.asarray(model.std or 1.0, np.float32)
-    if not np.all(std > 0):
-        raise ValueError(f"model.std = {model.std}; expected positive numbers")
+    with np.errstate(over="ignore"):  # what float32 can't hold becomes infinite, and is refused as such
+        mean, std = np.asarray(model.mean or 0.0, np.float32), np.asarray(model.std or 1.0, np.float32)
+    if not np.isfinite(mean).all():
+        raise ValueError(f"model.mean = {model.mean}; expected finite numbers")
+    if not (np.isfinite(std) & (std > 0)).all():
+        raise ValueError(f"model.std = {model.std}; expected positive, finite numbers")
     scale = np.float32(255.0 if image else 1.0)
 
     def preprocess(x: Array) -> Array:
@@ -70,6 +76,11 @@ def build(model: Model, num_classes: int, example: np.ndarray) -> Network:
         network = mlp(num_classes, hidden=model.hidden)
     else:
         raise ValueError(f"unknown model {model.name!r}; there are {', '.join(NAMES)}, or your own by model.factory")
+    if INPUTS in network.layers:
+        raise ValueError(
+            f"the network has a layer named {INPUTS!r}, which in a report is the test of the inputs themselves; rename the "
+            "layer, or name what it is made of in model.layers"
+        )
     network = preprocessed(network, preprocess)
     output = jax.eval_shape(lambda x: network.apply(network.init(jax.random.key(0), x), x)[0], example)
     if output.shape[1:] != (num_classes,):
@@ -87,15 +98,54 @@ def restore(model: Model, network: Network, example: np.ndarray, *, with_head: b
       network: for the names and shapes.
       example: raw rows [batch, ...].
       with_head: whether the last layer is wanted too; else it is fresh, and whatever the file has for it is left out.
+
+    Tensors of the file that belong to no layer are named on stderr.
+
+    Raises:
+      ValueError: the file can't be read, lacks a tensor, or has one that does not fit; where only the last layer does not,
+        the message says how many outputs it has.
     """
     arrays = weights.load_weights(Path(model.weights), read_folder=lambda path: checkpoints.load_arrays(path)[0])
     template = jax.jit(network.init)(jax.random.key(0), jnp.asarray(example[:1]))
-    return from_arrays(arrays, template, fresh=() if with_head else network.layers[-1:]).variables
+    head = network.layers[-1]
+    try:
+        loaded = from_arrays(arrays, template, fresh=() if with_head else (head,))
+    except ValueError:
+        if with_head:
+            _check_head(model, arrays, template, head)
+        raise
+    if spare := [name for name in loaded.left_over if not _is_of(name, head, template)]:
+        names = ", ".join(spare[:8]) + (f" and {len(spare) - 8} more" if len(spare) > 8 else "")
+        print(f"warning: {model.weights} has tensors that the network has no place for: {names}", file=sys.stderr)
+    return loaded.variables
 
 
-def save_model(path: Path, variables: Variables, description: Mapping[str, Any]) -> None:
-    """Writes model/: the variables and all that `load_model` needs."""
-    checkpoints.save_model(path, variables, description)
+def _check_head(model: Model, arrays: weights.Arrays, template: Variables, head: str) -> None:
+    """Explains weights of which nothing but the last layer fails to fit: they are of a network for other classes."""
+    from_arrays(arrays, template, fresh=(head,))  # where that fails too, its own error says why
+    wanted, found = (
+        {np.shape(array)[-1] for name, array in tensors.items() if _is_of(name, head, template) and np.ndim(array)}
+        for tensors in (named_leaves(template), arrays)
+    )
+    advice = (
+        "give a source with the classes that the network was trained on (source.name, source.classes), or source=None"
+    )
+    if not found:
+        raise ValueError(
+            f"{model.weights} has no tensors for the last layer {head!r}, which rows of the source need; {advice}"
+        )
+    if len(found) == len(wanted) == 1 and found != wanted:
+        raise ValueError(
+            f"the last layer of {model.weights} has {found.pop()} outputs and the source sample has {wanted.pop()} classes; "
+            f"{advice}"
+        )
+
+
+def _is_of(name: str, layer: str, variables: Variables) -> bool:
+    """Whether a tensor's name, with or without its collection, is one of the layer's."""
+    path = name.replace(".", "/")
+    collection, _, inside = path.partition("/")
+    return layer_of(inside if collection in variables else path, (layer,)) is not None
 
 
 def load_model(path: str | Path) -> LoadedModel:

@@ -51,18 +51,6 @@ def load_weights(path: str | Path, *, read_folder: Callable[[Path], Mapping[str,
     return arrays
 
 
-def save_weights(path: str | Path, arrays: Mapping[str, Any]) -> None:
-    """Writes {name: array} as .npz or .safetensors, by the suffix."""
-    path = Path(path)
-    host = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    if path.suffix == ".npz":
-        np.savez(path, **host)  # type: ignore[arg-type]
-    elif path.suffix == ".safetensors":
-        safetensors.numpy.save_file(host, path)
-    else:
-        raise ValueError(f"weights to {path}: expected .npz or .safetensors, got {path.suffix or 'none'!r}")
-
-
 def load_factory(name: str) -> Callable[..., Any]:
     """The user's own function "package.module:function", imported as Python would from the current directory.
 
@@ -98,6 +86,7 @@ def as_network(made: Any, example: jax.Array | jax.ShapeDtypeStruct, *, layers: 
 
     Args:
       made: a Network, a linen module, or (init, apply, layers): init(key, x) -> {"params": …} and apply(variables, x).
+        An `apply` that is a linen module's own is known as such: features and modes are then as from the module.
       example: a batch of inputs, as the network takes them, or its shape and dtype.
       layers: path prefixes of the parameters, in order; none: as given or, for linen, as called.
 
@@ -115,7 +104,13 @@ def as_network(made: Any, example: jax.Array | jax.ShapeDtypeStruct, *, layers: 
     if isinstance(made, nn.Module):
         return from_linen(made, example, layers=layers)
     if isinstance(made, tuple) and len(made) == 3 and callable(made[0]) and callable(made[1]):
-        return from_functions(made[0], made[1], tuple(layers) or tuple(made[2]))
+        init, apply, names = made[0], made[1], tuple(layers) or tuple(made[2])
+        module = getattr(apply, "__self__", None)
+        if not isinstance(module, nn.Module) or apply.__name__ != "apply":
+            return from_functions(init, apply, names)
+        network = from_linen(module, example, layers=names)
+        # An `init` of the user's own may read trained weights, say.
+        return network if getattr(init, "__self__", None) == module else network._replace(init=init)
     raise ValueError(
         f"the factory returned {type(made).__name__}, expected a Network, a flax.linen Module, or a tuple "
         "(init, apply, layers)"

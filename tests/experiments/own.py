@@ -1,8 +1,10 @@
-"""A user's own networks, of each kind that model.factory may give."""
+"""A user's own networks, of each kind that model.factory may give, and weight files."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
 
 from mmd_jax.models.layered import from_layers
 
@@ -65,3 +67,22 @@ def breaks(num_classes):
     """A network whose loss is not a number from the start."""
     init, apply, layers = functions(num_classes)
     return init, lambda variables, x: jnp.log(-jnp.abs(apply(variables, x)) - 1), layers
+
+
+def bound(num_classes):
+    """The functions of a linen module, as a user hands them on who knows of (init, apply, layers) only."""
+    module = Own(num_classes)
+    return module.init, module.apply, ("below", "above", "head")
+
+
+def named_inputs(num_classes):
+    return from_layers([("inputs", Block(4)), ("head", nn.Dense(num_classes))], stochastic=("inputs",))
+
+
+def save_weights(path, arrays):
+    """Writes {name: array} as .npz or .safetensors, by the suffix."""
+    host = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    if str(path).endswith(".npz"):
+        np.savez(path, **host)
+    else:
+        safetensors.numpy.save_file(host, path)

@@ -2,15 +2,16 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import transfer
+from experiments import networks, transfer
 from experiments.datasets import stock
-from experiments.weights import save_weights
 from tests.experiments import tiny
+from tests.experiments.own import save_weights
 
 
 def refused(tmp_path, *flags, config=tiny.PATH):
@@ -48,12 +49,20 @@ def refused(tmp_path, *flags, config=tiny.PATH):
         ("--test.permutations 0", "test.permutations = 0"),
         ("--train.learning-rates -1", "train.learning_rates = (-1.0,)"),
         ("--pretrain.batch-size 0", "pretrain.batch_size = 0"),
-        ("--model.std 0", "model.std = (0.0,); expected positive numbers"),
+        ("--model.std 0", "model.std = (0.0,); expected positive, finite numbers"),
+        ("--model.std inf", "model.std = (inf,); expected positive, finite numbers"),
+        ("--model.std nan", "model.std = (nan,); expected positive, finite numbers"),
+        ("--model.mean nan", "model.mean = (nan,); expected finite numbers"),
+        ("--model.mean 1e39", "model.mean = (1e+39,); expected finite numbers"),
         ("--model.mean 1 2", "model.mean has 2 values, but the inputs have 1 channels"),
         ("--model.factory nonsense", 'expected "package.module:function"'),
         ("--model.factory no_such_module:f", "no module 'no_such_module'"),
         ("--model.factory tests.experiments.own:nothing", "callable there: from_layers, Block, Own, linen"),
         ("--model.factory tests.experiments.own:wrong_output", "has shape (6,); expected (5,)"),
+        (
+            "--model.factory tests.experiments.own:named_inputs",
+            "a layer named 'inputs', which in a report is the test of",
+        ),
         ("--model.factory tests.experiments.own:linen --model.layers below head", "belongs to none of the layers"),
         ("--model.weights nowhere.npz", "no weights at nowhere.npz"),
     ],
@@ -165,10 +174,31 @@ def weights_file(tmp_path, **changes):
         ),
         ({"fc1/bias": None}, "no tensor for params/fc1/bias"),
         ({"fc2/bias": np.full(5, np.nan, np.float32)}, "NaN or infinite"),
+        (
+            {"fc2/kernel": np.ones((16, 10), np.float32), "fc2/bias": np.zeros(10, np.float32)},
+            "has 10 outputs and the source sample has 5 classes; give a source with the classes that the network was trained on",
+        ),
+        (
+            {"fc2/kernel": None, "fc2/bias": None},
+            "no tensors for the last layer 'fc2', which rows of the source need; give",
+        ),
+        (
+            {"fc2/kernel": np.ones((8, 5), np.float32)},
+            "shape (8, 5), the network's params/fc2/kernel has shape (16, 5)",
+        ),
     ],
 )
 def test_weights_that_do_not_fit(tmp_path, changes, expected):
     assert expected in refused(tmp_path, "--model.weights", weights_file(tmp_path, **changes))
+
+
+def test_tensors_without_a_place_are_named(tmp_path, capsys):
+    path = weights_file(tmp_path, **{"ema/fc2/kernel": np.ones((16, 5), np.float32), "step": np.int64(7)})
+    example, model = np.zeros((1, 8, 8, 1), np.uint8), replace(tiny.config.model, weights=str(path))
+    for with_head in (True, False):
+        networks.restore(model, networks.build(model, 5, example), example, with_head=with_head)
+        expected = f"warning: {path} has tensors that the network has no place for: ema/fc2/kernel, step\n"
+        assert capsys.readouterr().err == expected
 
 
 @pytest.mark.parametrize("name", ["weights.npz", "weights.safetensors", "weights.bin"])

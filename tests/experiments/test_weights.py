@@ -9,8 +9,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from experiments.weights import as_network, load_factory, load_weights, save_weights
+from experiments.weights import as_network, load_factory, load_weights
 from mmd_jax.models.mlp import mlp
+from tests.experiments import own
+from tests.experiments.own import save_weights
 
 ARRAYS = {
     "conv1/kernel": np.arange(6.0, dtype=np.float32).reshape(2, 3),
@@ -71,8 +73,6 @@ def test_files_that_are_not_weights(tmp_path):
         np.save(file, np.ones(2))
     with pytest.raises(ValueError, match="a single array"):
         load_weights(tmp_path / "single.npz")
-    with pytest.raises(ValueError, match=r"weights to .*expected .npz or .safetensors"):
-        save_weights(tmp_path / "w.bin", ARRAYS)
 
 
 @pytest.fixture
@@ -128,6 +128,24 @@ def test_what_a_factory_may_return():
     assert as_network(Net(), EXAMPLE, layers=("out", "into")).layers == ("out", "into")
     pair = (lambda key, x: {"params": {"w": x}}, lambda variables, x: x, ("w",))
     assert as_network(pair, EXAMPLE).layers == ("w",)
+
+
+def test_functions_of_a_linen_module_are_looked_into(key):
+    """Features of every layer, and the mode of each: as from the module itself."""
+    x = jax.random.normal(key, (6, 4))
+    [given, whole] = as_network(own.bound(3), EXAMPLE), as_network(own.linen(3), EXAMPLE)
+    assert given.layers == whole.layers and given.stochastic == whole.stochastic == {"below", "above"}
+    variables = given.init(key, x)
+    jax.tree.map(np.testing.assert_array_equal, variables, whole.init(key, x))
+    features = given.features(variables, x)
+    assert list(features) == ["below", "above", "head"]
+    jax.tree.map(np.testing.assert_array_equal, features, whole.features(variables, x))
+    assert as_network(own.bound(3), EXAMPLE, layers=("below", "above", "head")).layers == given.layers
+    # What is not the module's own stays the user's.
+    ones = (lambda key, x: jax.tree.map(jnp.ones_like, variables), *own.bound(3)[1:])
+    assert all((leaf == 1).all() for leaf in jax.tree.leaves(as_network(ones, EXAMPLE).init(key, x)))
+    wrapped = (own.bound(3)[0], lambda variables, x: own.linen(3).apply(variables, x), own.bound(3)[2])
+    assert list(as_network(wrapped, EXAMPLE).features(variables, x)) == ["head"]
 
 
 @pytest.mark.parametrize(
