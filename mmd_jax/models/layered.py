@@ -29,13 +29,14 @@ class Network(NamedTuple):
         matter.
       apply: (variables, x, *, start=0, stop=None, train=(), key=None) -> (y, state). Runs layers[start:stop] on x, the
         input of layer `start`; floating-point inputs are cast to the dtype of the parameters. `train` names the layers in
-        training mode (batch statistics, dropout); all others run in evaluation mode, and their state does not change. `state` holds every collection but "params", whole, as it is
-        after the pass (an empty dict if there are none): {**variables, **state} are the next variables. `key` is
-        consumed, and needed only where `train` names a stochastic layer.
+        training mode (batch statistics, dropout); all others run in evaluation mode, and their state does not change.
+        `state` holds every collection but "params", whole, as it is after the pass (an empty dict if there are none):
+        {**variables, **state} are the next variables. `key` is consumed, and needed only where `train` names a
+        stochastic layer.
       features: (variables, x) -> {layer: its output, [batch, ...]}, in evaluation mode, in the order of `layers` (a
         dict that comes out of `jax.jit` is sorted by name: iterate over `layers`). A network given as a whole may lack
         some layers here; the last is always there.
-      num_base: how many leading layers form the (convolutional) base; the others are the classifier.
+      num_base: how many leading layers form the (convolutional) base, 0 … L − 1; the others are the classifier.
       whole: why `start` and `stop` are not supported, in one sentence; empty where they are.
       stochastic: the layers that draw random numbers in training mode.
     """
