@@ -72,9 +72,10 @@ def permutation_test(
       is False.
 
     Raises:
-      ValueError: samples that are not matrices of finite numbers with at least two rows each and the same features, or
-        whose median distance is 0; a bandwidth that is not positive; alpha outside (0, 1), or so small that nothing
-        could be rejected; B < 1; groups that do not fit the rows, span both samples, or are too few to reject.
+      ValueError: samples that are not matrices of finite numbers with at least two rows each and the same features; a
+        bandwidth that is not positive, or too small or large to square; alpha outside (0, 1), or so small that nothing
+        could be rejected; B < 1; groups that do not fit the rows, or span both samples; rows or groups too few to
+        reject. `NoBandwidthError`, a kind of ValueError: a median distance of 0.
       TypeError: a key that is not a typed `jax.random.key`; entries that are not real numbers.
 
     Example:
@@ -95,6 +96,9 @@ def permutation_test(
     _check_knobs(key, alpha, num_permutations)
     pooled = pool(x, y, pad=not traced)
     groups = None if groups_x is None else _number_groups(groups_x, groups_y, pooled, alpha)
+    if groups is None and not traced:
+        ways = _count_splits(pooled.m, pooled.n)
+        _check_reach(f"{pooled.m} rows in x and {pooled.n} in y can be split", ways, alpha, "rows")
     bandwidth = resolve_bandwidth(bandwidth, pooled.blocks, pooled.count)
     alpha = alpha if is_traced(alpha) else np.asarray(alpha, pooled.blocks.dtype)
     return _run(
@@ -157,6 +161,9 @@ def wild_bootstrap_test(
             f"x has {pooled.m} rows and y has {pooled.n}; the wild bootstrap swaps pairs, so it needs as many of each. "
             "Use permutation_test, or drop rows at random from the larger sample."
         )
+    if not traced:
+        # A set of swaps and the opposite set have the same statistic.
+        _check_reach(f"{pooled.n} pairs can be swapped", 2 ** min(pooled.n - 1, 64), alpha, "pairs")
     bandwidth = resolve_bandwidth(bandwidth, pooled.blocks, pooled.count)
     alpha = alpha if is_traced(alpha) else np.asarray(alpha, pooled.blocks.dtype)
     return _run(
@@ -202,8 +209,11 @@ def _number_groups(groups_x: Any, groups_y: Any, pooled: Pooled, alpha: Any) -> 
             "their rows depend on each other across x and y, so no permutation of whole groups moves them. Drop these "
             "rows, or, if the samples only number their groups alike, give them different labels."
         )
-    numbers, sizes = np.unique(np.concatenate([groups_x, groups_y]), return_inverse=True, return_counts=True)[1:]
-    _check_splits(len(x_labels), len(y_labels), np.sort(sizes), alpha)
+    # Apart: numpy would turn the number 1 beside the name "1" into a name, and two groups into one.
+    in_x, in_y = (np.unique(np.asarray(groups), return_inverse=True)[1] for groups in (groups_x, groups_y))
+    num_x, num_y = int(in_x.max()) + 1, int(in_y.max()) + 1
+    numbers = np.concatenate([in_x, in_y + num_x])
+    _check_splits(num_x, num_y, np.sort(np.bincount(numbers)), alpha)
     return np.pad(numbers.astype(np.int32), (0, pooled.capacity - numbers.size))
 
 
@@ -213,13 +223,22 @@ def _check_splits(in_x: int, in_y: int, sizes: np.ndarray, alpha: Any) -> None:
             f"with {in_x} groups in x and {in_y} in y, a permutation could leave one row on a side, where the unbiased "
             "estimate needs two; drop the groups of a single row."
         )
-    # With as many groups on both sides, each split and its mirror image have the same statistic.
-    splits = math.comb(in_x + in_y, in_x) // (2 if in_x == in_y else 1)
-    if not is_traced(alpha) and splits * float(alpha) < 1:
+    _check_reach(f"{in_x} groups in x and {in_y} in y can be split", _count_splits(in_x, in_y), alpha, "groups")
+
+
+def _check_reach(what: str, ways: int, alpha: Any, more: str) -> None:
+    if not is_traced(alpha) and ways * float(alpha) < 1:
         raise ValueError(
-            f"{in_x} groups in x and {in_y} in y can be split in {splits} ways only, so p is never far below "
-            f"1 / {splits} and alpha = {alpha} could never be met; gather more groups, or use a larger alpha."
+            f"{what} in {ways} ways only, so p is never far below 1 / {ways} and alpha = {alpha} could never be met; "
+            f"gather more {more}, or use a larger alpha."
         )
+
+
+def _count_splits(in_x: int, in_y: int) -> int:
+    """How many statistics the splits have; a billion or more are not counted to the end, as no float may hold it."""
+    few = min(in_x, in_y, 17)
+    # With as many on both sides, each split and its mirror image have the same statistic.
+    return math.comb(in_x + in_y, few) // (2 if in_x == in_y else 1)
 
 
 def _permute(key: Array, num: int, pooled: Pooled, groups: Array | None) -> Array:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmd_jax.two_sample import gaussian, median_bandwidth, mmd2_unbiased
+from mmd_jax.two_sample import NoBandwidthError, gaussian, median_bandwidth, mmd2_unbiased
 from mmd_jax.two_sample.kernels import MEDIAN_ROWS, _choose, gaussian_pair, gaussian_tile
 from tests import reference
 
@@ -110,8 +110,11 @@ def test_median_bandwidth_scales_and_ignores_translation():
 
 @pytest.mark.parametrize("pooled", [np.full((10, 3), 0.1), np.repeat(np.eye(10)[:2], [9, 1], axis=0)])
 def test_no_median_bandwidth_without_distances(pooled):
-    with pytest.raises(ValueError, match="median distance of the pooled rows is 0"):
+    with pytest.raises(NoBandwidthError, match="median distance of the pooled rows is 0"):
         median_bandwidth(pooled)
+    with pytest.raises(NoBandwidthError):
+        mmd2_unbiased(pooled, pooled)
+    assert issubclass(NoBandwidthError, ValueError)
     assert np.isnan(jax.jit(median_bandwidth)(pooled))
 
 

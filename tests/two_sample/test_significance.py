@@ -127,7 +127,7 @@ def test_splits_that_tie_are_counted_whatever_the_rounding(dtype):
     num = 1999
     with jax.enable_x64(dtype is np.float64):
         key = jax.random.key(3)
-        result = permutation_test(key, x, y, num_permutations=num, return_null=True)
+        result = permutation_test(key, x, y, alpha=0.2, num_permutations=num, return_null=True)
         pooled = pool(x, y, pad=True)
         columns = np.asarray(jax.jit(lambda key: permutations(key, num, pooled))(key))[:6]
     extreme = int(np.isin(columns.T @ (1 << np.arange(6)), [0b000111, 0b111000]).sum())
@@ -268,6 +268,24 @@ def test_groups_may_have_names_or_numbers(key):
     np.testing.assert_allclose(rows.null, test(key, x, y).null, atol=1e-7)
 
 
+def test_a_number_and_a_name_that_look_alike_are_two_groups(key):
+    x, y = samples(40, 60)
+    test = partial(permutation_test, num_permutations=99, return_null=True)
+    in_x, in_y = np.repeat(np.arange(8), 5), np.repeat(np.arange(6), 10)
+    mixed = test(key, x, y, groups_x=in_x, groups_y=in_y.astype(str))
+    np.testing.assert_array_equal(mixed.null, test(key, x, y, groups_x=in_x, groups_y=10 + in_y).null)
+
+
+def test_samples_are_refused_only_where_nothing_could_be_rejected(key):
+    # Of 4 v 4 there are 35 different splits, and 1 / 35 < .05; of six pairs 32 sets of swaps.
+    for test, m, n in ((permutation_test, 4, 4), (permutation_test, 2, 5), (wild_bootstrap_test, 6, 6)):
+        assert test(key, *samples(m, n, shift=9)).pvalue < 0.1
+    # As many groups as this have more splits than a float can hold.
+    x, y = samples(1200, 1200)
+    labels = np.arange(1200) // 2
+    assert permutation_test(key, x, y, num_permutations=19, groups_x=labels, groups_y=600 + labels).pvalue > 0
+
+
 X, Y = samples(12, 15)
 NAN = np.where(np.arange(12)[:, None] == 4, np.nan, X)
 
@@ -328,6 +346,14 @@ NAN = np.where(np.arange(12)[:, None] == 4, np.nan, X)
             ValueError,
             "could leave one row on a side",
         ),
+        (
+            lambda k: permutation_test(k, X[:2], Y[:2]),
+            ValueError,
+            r"2 rows in x and 2 in y can be split in 3 ways only.* 1 / 3 and alpha = 0.05 could never be met; .*more rows",
+        ),
+        (lambda k: permutation_test(k, X[:3], Y[:3], alpha=0.09), ValueError, "3 in y can be split in 10 ways only"),
+        (lambda k: permutation_test(k, X[:2], Y[:4]), ValueError, "2 rows in x and 4 in y can be split in 15 ways"),
+        (lambda k: wild_bootstrap_test(k, X[:5], Y[:5]), ValueError, "5 pairs can be swapped in 16 ways only"),
         (lambda k: wild_bootstrap_test(k, X, Y), ValueError, "x has 12 rows and y has 15; the wild bootstrap swaps"),
         (lambda k: wild_bootstrap_test(k, NAN, Y[:12]), ValueError, "x has 1 rows with NaN or infinite"),
         (lambda k: mmd2_unbiased(NAN, Y), ValueError, "x has 1 rows with NaN or infinite"),
