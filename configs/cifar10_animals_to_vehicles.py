@@ -1,6 +1,6 @@
 """CIFAR-10's six animals → its four vehicles, in colour, 2,000 labels; a size for two cores.
 
-    python -m experiments.transfer --config configs/cifar10_animals_to_vehicles.py
+python -m experiments.transfer --config configs/cifar10_animals_to_vehicles.py
 """
 
 from experiments.config import Config, Data, Model, Training

@@ -1,6 +1,6 @@
 """Fashion-MNIST → MNIST: unrelated, and a small target (1,000 labels).
 
-    python -m experiments.transfer --config configs/fashion_to_mnist.py
+python -m experiments.transfer --config configs/fashion_to_mnist.py
 """
 
 from experiments.config import Config, Data, Training

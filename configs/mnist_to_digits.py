@@ -1,6 +1,6 @@
 """MNIST → scikit-learn's digits: related, and a small target (200 labels).
 
-    python -m experiments.transfer --config configs/mnist_to_digits.py
+python -m experiments.transfer --config configs/mnist_to_digits.py
 """
 
 from experiments.config import Config, Data, Training

@@ -8,6 +8,7 @@ import numpy as np
 
 from experiments import networks
 from experiments.config import Config
+from experiments.networks import INPUTS
 from experiments.progress import track
 from experiments.sources import Dataset
 from mmd_jax.models.layered import Network
@@ -16,7 +17,6 @@ from mmd_jax.transfer.profile import layer_features, mmd_profile
 from mmd_jax.two_sample import permutation_test, wild_bootstrap_test
 from mmd_jax.types import TwoSampleResult, Variables
 
-INPUTS = "inputs"
 RESTORED_NOTE = (
     "The network was restored, so it is not known here whether it was trained on the source rows that were tested. If it was, "
     "its features of these rows are not exchangeable with the target's, and the tests on its layers reject too often."
@@ -133,7 +133,7 @@ def groups_of(config: Config, source: Dataset, target: Dataset) -> tuple[np.ndar
             "group_key empty"
         )
     assert config.source is not None
-    if (config.source.name, config.source.group_key) != (config.target.name, config.target.group_key):
+    if (source.origins, config.source.group_key) != (target.origins, config.target.group_key):
         return x, y + x.max() + 1  # each data set numbers its own groups from 0
     if shared := len(np.intersect1d(x, y)):
         raise ValueError(

@@ -21,8 +21,9 @@ from experiments.config import Config, Training
 from experiments.costs import plan_cost, table
 from experiments.datasets.select import split_rows
 from experiments.fits import Arm, adapt, recipe
-from experiments.measure import INPUTS, Measurement, measure
+from experiments.measure import Measurement, measure
 from experiments.measure import check as check_inputs
+from experiments.networks import INPUTS
 from experiments.progress import track
 from mmd_jax.models.layered import Network
 from mmd_jax.transfer import decision, inference
