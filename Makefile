@@ -8,12 +8,17 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 VERSION := import sys; print(sys.version_info[:2])
 
-.PHONY: transfer test lint data setup same-python clean
+.PHONY: transfer test strict lint data setup same-python clean
 transfer: setup
 	$(BIN)/python -m experiments.transfer --config configs/quickstart.py
 
 test: setup
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -n auto --dist loadfile
+
+# The same properties where a key that is used twice is an error, and in float64.
+strict: setup
+	JAX_PLATFORMS=cpu JAX_DEBUG_KEY_REUSE=1 $(BIN)/python -m pytest tests/transfer/test_finetune.py
+	JAX_PLATFORMS=cpu JAX_ENABLE_X64=1 $(BIN)/python -m pytest tests/two_sample/test_mmd.py tests/test_intervals.py
 
 lint: setup
 	$(BIN)/ruff check .

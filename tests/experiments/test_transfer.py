@@ -173,7 +173,7 @@ def test_a_damaged_checkpoint_is_skipped_and_named_and_the_metrics_are_cut_back(
     monkeypatch.setattr(workdir, "cut_metrics", watched)
     capsys.readouterr()
     tiny.compute(directory)
-    assert f"warning: checkpoint {newest} is damaged and was skipped" in capsys.readouterr().out
+    assert f"warning: checkpoint {newest} is damaged and was skipped" in capsys.readouterr().err
     assert seen == steps[:1]
     (directory / "report.html").write_text("not made here")
     expect_the_same(finished, directory)
@@ -186,7 +186,7 @@ def test_without_any_good_checkpoint_a_fit_begins_again(finished, tmp_path, monk
     for path in (directory / "checkpoints" / fit).iterdir():
         damage(path, "truncated")
     tiny.compute(directory)
-    assert capsys.readouterr().out.count("is damaged and was skipped") == 2
+    assert capsys.readouterr().err.count("is damaged and was skipped") == 2
     (directory / "report.html").write_text("not made here")
     expect_the_same(finished, directory)
 
