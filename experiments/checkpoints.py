@@ -24,6 +24,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from experiments.workdir import plain, read_json, sync_folder, write_json
+from mmd_jax.transfer.freezing import leaf_hash
 
 Tree = Any
 _UNFINISHED, _DISCARDED = ".unfinished-", ".discarded-"
@@ -156,7 +157,7 @@ def load_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], di
 
 def tree_hashes(tree: Tree) -> dict[str, str]:
     """The sha256 of each leaf (dtype, shape and bytes), by its "/"-joined path."""
-    return {name: _hash(array) for name, array in flatten(tree).items()}
+    return {name: leaf_hash(array) for name, array in flatten(tree).items()}
 
 
 def flatten(tree: Tree) -> dict[str, np.ndarray]:
@@ -237,12 +238,6 @@ def _format(array: Any) -> str:
     return f"{array.dtype}{list(array.shape)}"
 
 
-def _hash(array: np.ndarray) -> str:
-    digest = hashlib.sha256(_format(array).encode())
-    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
-
-
 def _nest(tree: Tree, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """The arrays in nested dicts by path, which is how other tools expect a network's variables."""
     nested: dict[str, Any] = {}
@@ -289,7 +284,7 @@ def _seal(folder: Path, name: str, content: Mapping[str, Any], arrays: Mapping[s
     if reserved := {"arrays", "files", "sha256"} & set(content):
         raise ValueError(f"{name} can't hold fields named {', '.join(sorted(reserved))}: these are the hashes")
     sealed = dict(content)
-    sealed["arrays"] = {n: {"dtype": str(a.dtype), "shape": a.shape, "sha256": _hash(a)} for n, a in arrays.items()}
+    sealed["arrays"] = {n: {"dtype": str(a.dtype), "shape": a.shape, "sha256": leaf_hash(a)} for n, a in arrays.items()}
     sealed = plain(sealed)
     sealed["files"] = {
         p.relative_to(folder).as_posix(): _hash_file(p) for p in sorted(folder.rglob("*")) if p.is_file()
@@ -312,7 +307,7 @@ def _read_sealed(folder: Path, name: str, orbax: str) -> tuple[dict[str, Any], d
     if set(arrays) != set(saved):
         raise ValueError(f"{orbax} holds other arrays than were saved: {sorted(set(arrays) ^ set(saved))[:5]}")
     for n, array in arrays.items():
-        if _hash(array) != saved[n]["sha256"]:
+        if leaf_hash(array) != saved[n]["sha256"]:
             raise ValueError(f"array {n} is not what was saved: its sha256 differs")
     return sealed, {n: arrays[n] for n in saved}
 

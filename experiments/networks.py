@@ -29,16 +29,14 @@ class LoadedModel(NamedTuple):
     """A fine-tuned network, ready for use.
 
     Attributes:
-      apply: (variables, x) -> logits [batch, classes]; x raw, as in `description["input"]`.
+      apply: (variables, x) -> logits [batch, classes]; x raw, in the shape and dtype that description.json names.
       variables: its weights.
       classes: the name of each output.
-      description: all else that was saved with it.
     """
 
     apply: Callable[[Variables, Array], Array]
     variables: Variables
     classes: tuple[str, ...]
-    description: dict[str, Any]
 
 
 def preprocessing(model: Model, *, image: bool) -> Callable[[Array], Array]:
@@ -152,23 +150,21 @@ def load_model(path: str | Path) -> LoadedModel:
     """Reads a model/ folder.
 
     Returns:
-      LoadedModel(apply, variables, classes, description).
+      LoadedModel(apply, variables, classes).
 
     Raises:
       ValueError: no such folder, not one of ours, or a byte that differs from what was saved.
 
     Example:
-      apply, variables, classes, _ = load_model("runs/quickstart/model")
+      apply, variables, classes = load_model("runs/quickstart/model")
       logits = apply(variables, images)
     """
     network, variables, description = load_network(path)
-    return LoadedModel(
-        lambda variables, x: network.apply(variables, x)[0], variables, tuple(description["classes"]), description
-    )
+    return LoadedModel(lambda variables, x: network.apply(variables, x)[0], variables, tuple(description["classes"]))
 
 
 def load_network(path: str | Path) -> tuple[Network, Variables, dict[str, Any]]:
-    """As `load_model`, with the network itself, of which every layer can be reached."""
+    """As `load_model`: the network itself, of which every layer can be reached, its variables, and description.json."""
     description: dict[str, Any] = {}
     if (Path(path) / "description.json").exists() or not Path(path).is_dir():
         arrays, description = checkpoints.load_arrays(path)

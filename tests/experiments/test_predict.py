@@ -56,8 +56,8 @@ def test_the_target_gives_the_reported_accuracy(finished, tmp_path, capsys):
 
 def test_load_model_is_all_that_one_needs(finished, tmp_path):
     """Logits of `load_model` lead to the predictions and probabilities of the command."""
-    apply, variables, classes, description = networks.load_model(finished / "model")
-    assert classes == ("5", "6", "7", "8", "9") and description["trained_for"]["limit"] == 60
+    apply, variables, classes = networks.load_model(finished / "model")
+    assert classes == ("5", "6", "7", "8", "9")
     command(finished / "model", "target", "--out", tmp_path / "p.csv")
     target = transfer.phases.load(tiny.config).target
     logits = np.asarray(apply(variables, target.test_x), np.float64)
