@@ -1,46 +1,197 @@
-"""Time and memory of the permutation test, against the least that the same arithmetic takes here.
+"""Time and memory of the permutation test, against the least that the same arithmetic takes here, or against peers.
 
     python -m experiments.benchmarks.mmd [--sizes 1000 2000 5000 10000] [--features 64] [--permutations 200]
+    python -m experiments.benchmarks.mmd --peers [--peer-path DIR] [--python PYTHON] [--limit 120]
+    python -m experiments.benchmarks.mmd --aggregated [--peer-path DIR]
 
 Each row runs in a process of its own. X, Y ~ N(0, I_d), m = n, float32, Gaussian kernel, median bandwidth. The floor is
 the time of the products and exponentials of one half of the Gram matrix, at the speed that large ones reach in the same
 process: N²/2 · (2d + 2B) operations and N²/2 exponentials. MB is the peak of memory above that of the process with jax
 started and the two samples made.
+
+--peers sets other libraries' tests beside ours (`pip install .[bench]`; those without a package: see peers.py). For each
+n, d and B every method starts a process, all make their first call in turn, and then their warm calls in turn, so that
+what else the machine does meets them alike. The ratios are to our test. What would pass the limit, going by the growth
+from smaller n, is skipped. --aggregated does the same for tests over 10 bandwidths of a Laplace and a Gaussian kernel.
 """
 
 import argparse
+import itertools
 import json
+import math
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from experiments.benchmarks.peers import PATH_VARIABLE, Peer, PeerProcess, aggregated_peers, peak_megabytes, peers
+
 TARGET_MB = 400  # at n = 10,000, d = 64, B = 200
+NUM_BANDWIDTHS = 10
 
 
 def main(argv: list[str] | None = None) -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 2000, 5000, 10000], help="n = m of each row")
-    parser.add_argument("--features", type=int, default=64, help="d")
-    parser.add_argument("--permutations", type=int, default=200, help="B")
+    parser.add_argument("--sizes", type=int, nargs="+", help="n = m of each row")
+    parser.add_argument("--features", type=int, nargs="+", default=[64], help="d")
+    parser.add_argument("--permutations", type=int, nargs="+", default=[200], help="B")
     parser.add_argument("--repeats", type=int, default=3, help="warm calls, of which the fastest counts")
+    parser.add_argument("--peers", action="store_true", help="beside other libraries' tests")
+    parser.add_argument("--aggregated", action="store_true", help="tests over many kernels, beside MMDAgg and MMD-FUSE")
+    parser.add_argument("--methods", nargs="+", help="only peers whose name has one of these in it, and ours")
+    parser.add_argument(
+        "--limit", type=float, default=120, metavar="SECONDS", help="skip peers' calls that take longer"
+    )
+    parser.add_argument("--peer-path", metavar="DIR", help="a folder with the repositories of peers without a package")
+    parser.add_argument(
+        "--python", nargs="+", default=[], help="interpreters to try for peers that this one cannot import"
+    )
     parser.add_argument("--row", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
-    if min(arguments.sizes) < 2 or min(arguments.features, arguments.permutations, arguments.repeats) < 1:
+    sizes = arguments.sizes or ([5000] if arguments.aggregated else [1000, 2000, 5000, 10000])
+    if min(sizes) < 2 or min(*arguments.features, *arguments.permutations, arguments.repeats) < 1:
         parser.error("sizes must be at least 2, and features, permutations and repeats at least 1")
+    if arguments.peer_path:
+        os.environ[PATH_VARIABLE] = arguments.peer_path
+    shapes = list(itertools.product(arguments.features, arguments.permutations, sorted(sizes)))
     if arguments.row:
-        print(json.dumps(measure(arguments.sizes[0], arguments.features, arguments.permutations, arguments.repeats)))
+        (d, num, n), *_ = shapes
+        print(json.dumps(measure(n, d, num, arguments.repeats)))
+    elif arguments.peers or arguments.aggregated:
+        num_bandwidths = NUM_BANDWIDTHS if arguments.aggregated else 0
+        methods = aggregated_peers(num_bandwidths) if num_bandwidths else peers()
+        wanted = [name.lower() for name in arguments.methods or [""]]
+        methods = [m for i, m in enumerate(methods) if i == 0 or any(name in m.name.lower() for name in wanted)]
+        pythons = [sys.executable, *arguments.python]
+        print_beside(methods, num_bandwidths, shapes, arguments.repeats, arguments.limit, pythons)
+    else:
+        print(f"{'n':>7} {'d':>5} {'B':>5} {'first s':>8} {'warm s':>8} {'floor s':>8} {'ratio':>6} {'MB':>6}")
+        for d, num, n in shapes:
+            row = in_own_process(n, d, num, arguments.repeats)
+            print(
+                f"{n:7d} {d:5d} {num:5d} {row['first']:8.2f} {row['warm']:8.3f} "
+                f"{row['floor']:8.3f} {row['warm'] / row['floor']:6.2f} {row['megabytes']:6.0f}",
+                flush=True,
+            )
+
+
+def print_beside(
+    methods: Sequence[Peer],
+    num_bandwidths: int,
+    shapes: Sequence[tuple[int, int, int]],
+    repeats: int,
+    limit: float,
+    pythons: Sequence[str],
+) -> None:
+    """The table of several methods for each (d, B, n) of `shapes`; the first method is what the others are held against.
+
+    A method runs in the first of `pythons` that can import it; a peer's call of more than `limit` seconds is stopped.
+    """
+    missing: dict[str, str] = {}
+    homes: dict[str, str] = {}
+    for method in methods:
+        homes[method.name], missing[method.name] = _find_home(method.name, num_bandwidths, pythons)
+    there = [method for method in methods if not missing[method.name]]
+    print(
+        f"{'method':<19} {'exact':<5} {'n':>7} {'d':>5} {'B':>5} {'first s':>8} {'warm s':>8} "
+        f"{'× first':>8} {'× warm':>8} {'MB':>6}"
+    )
+    taken: dict[tuple[str, int, int], dict[int, tuple[float, float]]] = {}
+    for d, num, n in shapes:
+        reasons: dict[str, str] = {}
+        processes: dict[str, PeerProcess] = {}
+        for method in there:
+            reason = _too_long(taken.get((method.name, d, num), {}), n, limit)
+            if reason and method is not methods[0]:
+                reasons[method.name] = reason
+            else:
+                processes[method.name] = PeerProcess(
+                    method.name, num_bandwidths=num_bandwidths, python=homes[method.name]
+                )
+                processes[method.name].prepare(n, d)
+        rows: dict[str, dict[str, float]] = {}
+        for name, process in processes.items():
+            _call(name, process, num, 0, limit, rows, reasons)
+        for repeat in range(repeats):
+            for name, process in processes.items():
+                # One warm call says enough of a slow method.
+                if name in rows and (repeat == 0 or rows[name]["warm"] < limit / 6):
+                    _call(name, process, num, 1 + repeat, limit, rows, reasons)
+        for process in processes.values():
+            process.close()
+        for method in there:
+            row = rows.get(method.name, {})
+            taken.setdefault((method.name, d, num), {})[n] = row.get("first", math.inf), row.get("warm", math.inf)
+        ours = rows.get(methods[0].name, {})
+        for method in there:
+            label = f"{method.name:<19} {'yes' if method.exact else 'no':<5} {n:7d} {d:5d} {num:5d}"
+            row = rows.get(method.name)
+            if row is None or "warm" not in row:
+                print(f"{label} {reasons[method.name]}", flush=True)
+                continue
+            first, warm = (row[name] / ours.get(name, math.nan) for name in ("first", "warm"))
+            print(
+                f"{label} {row['first']:8.2f} {row['warm']:8.3f} {first:8.1f} {warm:8.1f} {row['megabytes']:6.0f}",
+                flush=True,
+            )
+    for method in methods:
+        if missing[method.name]:
+            print(f"{method.name}: not here: {missing[method.name]}")
+        elif method.note:
+            print(f"{method.name}: {method.note}")
+
+
+def _find_home(name: str, num_bandwidths: int, pythons: Sequence[str]) -> tuple[str, str]:
+    """The first interpreter that can import the method, or, with none, why the first of them cannot."""
+    reasons = []
+    for python in pythons:
+        process = PeerProcess(name, num_bandwidths=num_bandwidths, python=python)
+        process.close()
+        if not process.missing:
+            return python, ""
+        reasons.append(process.missing)
+    return pythons[0], reasons[0]
+
+
+def _too_long(taken: dict[int, tuple[float, float]], n: int, limit: float) -> str:
+    """Why a call with n rows is not made, or empty: from the first and warm seconds of calls with fewer rows."""
+    if not taken:
+        return ""
+    *before, last = sorted(taken)
+    first, warm = taken[last]
+    if math.isinf(warm):
+        return f"skipped, as n = {last} was not finished"
+    power = 2.0
+    if before:
+        power = max(1.0, math.log(warm / taken[before[-1]][1]) / math.log(last / before[-1]))
+    # What the first call takes longer is compiling, which does not grow with n.
+    expected = max(first - warm, 0) + warm * (n / last) ** power
+    return f"skipped: about {expected:.0f} s, going by n = {last}" if expected > limit else ""
+
+
+def _call(
+    name: str,
+    process: PeerProcess,
+    num: int,
+    seed: int,
+    limit: float,
+    rows: dict[str, dict[str, float]],
+    reasons: dict[str, str],
+) -> None:
+    """One call, into `rows`; where it fails, its row goes and the reason comes."""
+    try:
+        found = process.timed(num, seed, limit=limit)
+    except (TimeoutError, RuntimeError) as error:
+        reasons[name] = str(error)
+        rows.pop(name, None)
         return
-    print(f"{'n':>7} {'d':>5} {'B':>5} {'first s':>8} {'warm s':>8} {'floor s':>8} {'ratio':>6} {'MB':>6}")
-    for n in arguments.sizes:
-        row = in_own_process(n, arguments.features, arguments.permutations, arguments.repeats)
-        print(
-            f"{n:7d} {arguments.features:5d} {arguments.permutations:5d} {row['first']:8.2f} {row['warm']:8.3f} "
-            f"{row['floor']:8.3f} {row['warm'] / row['floor']:6.2f} {row['megabytes']:6.0f}",
-            flush=True,
-        )
+    row = rows.setdefault(name, {"first": found["seconds"]})
+    if seed:
+        row["warm"] = min(row.get("warm", math.inf), found["seconds"])
+    row["megabytes"] = found["megabytes"]
 
 
 def in_own_process(n: int, d: int, num: int, repeats: int) -> dict[str, float]:
@@ -105,19 +256,6 @@ def seconds(call: Callable[[], Any]) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
-
-
-def peak_megabytes() -> float:
-    """The largest resident size this process has had."""
-    try:
-        # Not getrusage: its maximum is inherited from the process that started this one.
-        with open("/proc/self/status", encoding="ascii") as status:
-            return next(float(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        import resource
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak / (1024**2 if sys.platform == "darwin" else 1024)
 
 
 if __name__ == "__main__":
