@@ -18,6 +18,24 @@ Tree = Any
 LossFn = Callable[[Variables, Any, Array], tuple[Array, tuple[Variables, dict[str, Array]]]]
 
 
+class KernelTable(NamedTuple):
+    """What each of K kernels and bandwidths found alone, in a test over all of them.
+
+    Attributes:
+      kernel: which of the kernels, by its place among them. Shape [K], int32.
+      bandwidth: shape [K].
+      statistic: unbiased estimate of MMD² by this kernel. Shape [K].
+      pvalue: not adjusted for there being K of them. Shape [K].
+      reject: whether this kernel's statistic is among those for which the test rejects. Shape [K], bool.
+    """
+
+    kernel: Array
+    bandwidth: Array
+    statistic: Array
+    pvalue: Array
+    reject: Array
+
+
 class TwoSampleResult(NamedTuple):
     """What a two-sample test of P = Q found. Every field may carry leading axes from `jax.vmap`.
 
@@ -28,7 +46,10 @@ class TwoSampleResult(NamedTuple):
       reject: whether P = Q is rejected, decided on integer counts. Shape [], bool.
       mmd_biased: biased estimate of MMD: the largest difference of means over the unit ball of the RKHS. Shape [].
       bandwidth: the bandwidths that were summed over. Shape [k].
+      num_permutations: resampled statistics that p rests on; 0 for a test that does not resample. Shape [].
+      pvalue_interval: 95 % Monte-Carlo interval of the p-value that all resamplings would give. Shape [2].
       null: the resampled statistics where they were asked for, else None. Shape [B].
+      kernels: what each kernel and bandwidth found alone, for a test over several, else None.
     """
 
     statistic: Array
@@ -37,7 +58,10 @@ class TwoSampleResult(NamedTuple):
     reject: Array
     mmd_biased: Array
     bandwidth: Array
+    num_permutations: Array
+    pvalue_interval: Array
     null: Array | None = None
+    kernels: KernelTable | None = None
 
 
 class Rows(NamedTuple):

@@ -105,7 +105,7 @@ def similarity(result: TwoSampleResult, *, representation: str, alpha: float, m:
     Example:
       >>> import numpy as np
       >>> from mmd_jax.types import TwoSampleResult
-      >>> result = TwoSampleResult(*map(np.asarray, (0.2, 0.001, 0.01, True, 0.5, [1.0])))
+      >>> result = TwoSampleResult(*map(np.asarray, (0.2, 0.001, 0.01, True, 0.5, [1.0], 999, [0.0, 0.004])))
       >>> similarity(result, representation="inputs", alpha=0.05, m=100, n=80).kind
       'different'
     """

@@ -1,16 +1,45 @@
 """How far apart are two samples, and is the difference real?"""
 
-from mmd_jax.two_sample.kernels import Kernel, NoBandwidthError, gaussian, median_bandwidth
+from mmd_jax.two_sample.bandwidths import NoBandwidthError, bandwidth_grid, median_bandwidth
+from mmd_jax.two_sample.kernels import (
+    Kernel,
+    energy,
+    gaussian,
+    inverse_multiquadric,
+    kernel_product,
+    kernel_sum,
+    laplace_l1,
+    laplace_l2,
+    linear,
+    matern12,
+    matern32,
+    matern52,
+    polynomial,
+    rational_quadratic,
+)
 from mmd_jax.two_sample.mmd import mmd2_unbiased, mmd_biased
 from mmd_jax.two_sample.significance import permutation_test, wild_bootstrap_test
 
 __all__ = [
     "Kernel",
     "NoBandwidthError",
+    "bandwidth_grid",
+    "energy",
     "gaussian",
+    "inverse_multiquadric",
+    "kernel_product",
+    "kernel_sum",
+    "laplace_l1",
+    "laplace_l2",
+    "linear",
+    "matern12",
+    "matern32",
+    "matern52",
     "median_bandwidth",
     "mmd2_unbiased",
     "mmd_biased",
     "permutation_test",
+    "polynomial",
+    "rational_quadratic",
     "wild_bootstrap_test",
 ]

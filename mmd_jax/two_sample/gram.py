@@ -1,128 +1,146 @@
-"""The engine: streams the Gram matrix of the pooled rows in tiles, for all membership columns at once.
+"""The engine: streams the Gram matrix of the pooled rows in tiles, for all kernels and columns at once, never storing it.
 
-Let K be the N × N Gram matrix with a zero diagonal, and S [N, C] hold one 0/1 column for each way of splitting the rows
-into X (1) and Y (0). Every quadratic-time MMD is a combination of a few numbers a column:
+K is symmetric, so one half of the tiles is visited. Kernels and bandwidths share each tile's distances. What a visit
+adds up is a function of the tile, a `Reduce`; there are three:
 
-    XX = diag(SᵀKS),   XY = SᵀK1 − XX,   YY = 1ᵀK1 − 2SᵀK1 + XX
+    quadratic_forms   diag(SᵀKS), SᵀK1 for the columns S [N, C]: one split of the rows into X (1) and Y (0) each
+    block_sums        sums of K between bins of rows: whatever permutes whole bins needs no more
+    row_sums          K S for few columns S, a row each: witness functions and variances
 
-K is symmetric, so one half of the tiles is visited. A constant is subtracted from K off the diagonal (the estimate of
-its mean): the unbiased statistic does not change, and float32 sums of numbers around 0 keep what sums of numbers around
-the mean would lose. Memory is tile² + N·C, also for derivatives, where each tile is computed again.
+K has a zero diagonal here, and a constant is subtracted from it elsewhere (the estimate of its mean): the unbiased
+statistic does not change, and float32 sums of numbers around 0 keep what sums of numbers around the mean would lose.
+Sums over tiles are compensated, as there are hundreds of tiles. Memory is tile² + N·C, also for derivatives, where each
+tile is computed again. On a mesh of devices each visits its share of the tiles.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import Float, Int8
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Float
 
-from mmd_jax.two_sample.kernels import Kernel
+from mmd_jax.two_sample.kernels import DOTS, Dot, Kernel, Precision, dot_highest
 from mmd_jax.two_sample.pooled import Pooled
 
 # Rows that the shift is estimated from: its error is then far below the spread of the kernel values.
 SHIFT_ROWS = 256
 
 
-class TileSums(NamedTuple):
-    """What has been added up over the tiles visited so far; sums of disjoint ranges of tiles add up to the whole.
-
-    The last column of each is that of a split with all rows in X: its `within` is 1ᵀK1.
+class Spec(NamedTuple):
+    """What is static about a visit of the tiles.
 
     Attributes:
-      within: diag(SᵀKS). Shape [C + 1].
-      total: SᵀK1. Shape [C + 1].
-      diagonal: of k(x, x), less the shift, over the rows of X. Shape [C + 1].
-      size: rows of X. Shape [C + 1].
+      kernels: those that share the visit.
+      precision: of the products.
+      mesh: the devices that share the tiles, whatever its axes; none: the default device.
     """
 
-    within: Float[Array, " C1"]
-    total: Float[Array, " C1"]
-    diagonal: Float[Array, " C1"]
-    size: Float[Array, " C1"]
+    kernels: tuple[Kernel, ...]
+    precision: Precision = "highest"
+    mesh: Mesh | None = None
 
-
-class Progress(NamedTuple):
-    """Where a visit of the tiles stands.
-
-    Attributes:
-      sums: over the tiles visited so far.
-      excess: what rounding added to them too much (Kahan's compensation), still to be taken off.
-    """
-
-    sums: TileSums
-    excess: TileSums
-
-
-class SplitSums(NamedTuple):
-    """Sums of kernel values, less `shift` each, for every split. K has no diagonal here.
-
-    Attributes:
-      xx: over ordered pairs of different rows of X. Shape [C].
-      xy: over pairs of a row of X and one of Y. Shape [C].
-      yy: over ordered pairs of different rows of Y. Shape [C].
-      x_diagonal: of k(x, x), over the rows of X. Shape [C].
-      y_diagonal: of k(y, y), over the rows of Y. Shape [C].
-      m: rows of X. Shape [C].
-      n: rows of Y. Shape [C].
-      shift: what was subtracted from every kernel value, the diagonal's too. Shape [].
-    """
-
-    xx: Float[Array, " C"]
-    xy: Float[Array, " C"]
-    yy: Float[Array, " C"]
-    x_diagonal: Float[Array, " C"]
-    y_diagonal: Float[Array, " C"]
-    m: Float[Array, " C"]
-    n: Float[Array, " C"]
-    shift: Float[Array, ""]
+    @property
+    def dot(self) -> Dot:
+        return DOTS[self.precision]
 
 
 class Problem(NamedTuple):
     """What every tile needs.
 
     Attributes:
-      blocks: rows, centred where the kernel allows. Shape [b, t, d].
-      columns: membership. Shape [b, t, C], int8.
+      blocks: rows, centred where the kernels allow. Shape [b, t, d].
+      columns: what the `Reduce` wants to know of the rows, a tree of arrays of shape [b, t, ...].
       count: rows that are not padding. Shape [].
-      bandwidth: shape [k].
-      shift: shape [].
+      bandwidths: for each kernel, its grid of bandwidths. Shapes [g, k].
+      shifts: for each kernel and each point of its grid, what is subtracted. Shapes [g].
     """
 
     blocks: Float[Array, "b t d"]
-    columns: Int8[Array, "b t C"]
+    columns: Any
     count: Any
-    bandwidth: Float[Array, " k"]
-    shift: Float[Array, ""]
+    bandwidths: tuple[Float[Array, "_ _"], ...]
+    shifts: tuple[Float[Array, " _"], ...]
 
 
-def split_sums(pooled: Pooled, columns: Int8[Array, "N C"], bandwidth: Float[Array, " k"], kernel: Kernel) -> SplitSums:
-    """Sums of kernel values within and between the two sides of every split.
+class Tile(NamedTuple):
+    """One tile of one kernel's Gram matrix.
+
+    Attributes:
+      values: less the shift; 0 on the diagonal of the whole matrix. Padding is not 0. Shape [t, t].
+      diagonal: k(x, x), less the shift, of the left rows. Shape [t].
+      i: number of the left block of rows.
+      j: number of the right one.
+      left: the left block's columns. Shapes [t, ...].
+      right: the right block's.
+      left_present: 1 for rows, 0 for padding. Shape [t].
+      right_present: the same on the right.
+    """
+
+    values: Float[Array, "t t"]
+    diagonal: Float[Array, " t"]
+    i: Any
+    j: Any
+    left: Any
+    right: Any
+    left_present: Float[Array, " t"]
+    right_present: Float[Array, " t"]
+
+
+# (tile, dot) -> tree of arrays, which are summed over the tiles
+Reduce = Callable[[Tile, Dot], Any]
+
+
+class Progress(NamedTuple):
+    """Where a visit of the tiles stands: for each kernel a tree of sums with a leading axis [g].
+
+    Attributes:
+      sums: over the tiles visited so far.
+      excess: what rounding added to them too much (Kahan's compensation), still to be taken off.
+    """
+
+    sums: tuple[Any, ...]
+    excess: tuple[Any, ...]
+
+
+def visit_all(problem: Problem, spec: Spec, reduce: Reduce) -> Any:
+    """The sums of `reduce` over all tiles, for every kernel and bandwidth: a tree with a leading axis [K].
+
+    K counts the points of the first kernel's grid, then those of the second, … Where the problem's count is a plain
+    integer, the number of tiles is static and there is a reverse derivative.
+    """
+    num_tiles = count_tiles(problem.count, problem.blocks.shape[1])
+    progress = accumulate(initial(problem, spec, reduce), 0, num_tiles, problem, spec, reduce)
+    return finish(progress)
+
+
+def prepare(pooled: Pooled, columns: Any, bandwidths: tuple[Array, ...], spec: Spec) -> Problem:
+    """Centre the rows where that changes no MMD, round them to the precision, and estimate the shifts.
 
     Args:
-      pooled: rows; where m and n are plain integers, the number of tiles is static and there is a reverse derivative.
-      columns: membership, 1 for X, one split a column. Shape [N with padding, C]; what it says of padding is ignored.
-      bandwidth: the kernel's. Shape [k].
-      kernel: static.
-
-    Returns:
-      The sums, each of shape [C].
+      pooled: the rows.
+      columns: a tree of arrays of shape [N with padding, ...].
+      bandwidths: for each kernel, its grid. Shapes [g, k].
+      spec: kernels and precision.
     """
-    problem = prepare(pooled, columns, bandwidth, kernel)
-    num_tiles = count_tiles(pooled.count, pooled.blocks.shape[1])
-    return finish(accumulate(initial(problem), 0, num_tiles, problem, kernel), problem.shift)
-
-
-def prepare(pooled: Pooled, columns: Int8[Array, "N C"], bandwidth: Float[Array, " k"], kernel: Kernel) -> Problem:
-    """Centre the rows where that changes no kernel value, and estimate the shift."""
     blocks, count = jnp.asarray(pooled.blocks), pooled.count
     b, t, d = blocks.shape
     # ‖a‖² + ‖b‖² − 2ab loses what the rows have in common.
-    if kernel.translation_invariant:
+    if all(kernel.translation_invariant for kernel in spec.kernels):
         blocks = blocks - jnp.sum(blocks, axis=(0, 1), keepdims=True) / count
-    shift = lax.stop_gradient(_mean_off_diagonal(blocks.reshape(b * t, d), count, bandwidth, kernel))
-    return Problem(blocks, columns.reshape(b, t, -1), count, bandwidth, shift)
+    # Rounded before they are squared, or ‖a‖² + ‖b‖² − 2ab would not be a distance.
+    if spec.precision != "highest":
+        mantissa = {"tf32": 10, "bfloat16": 7}[spec.precision]
+        blocks = lax.reduce_precision(blocks, exponent_bits=8, mantissa_bits=mantissa)
+    shifts = tuple(
+        lax.stop_gradient(_mean_off_diagonal(blocks.reshape(b * t, d), count, grid, kernel))
+        for kernel, grid in zip(spec.kernels, bandwidths, strict=True)
+    )
+    columns = jax.tree.map(lambda column: column.reshape(b, t, *column.shape[1:]), columns)
+    return Problem(blocks, columns, count, bandwidths, shifts)
 
 
 def count_tiles(count: Any, tile: int) -> Any:
@@ -131,16 +149,49 @@ def count_tiles(count: Any, tile: int) -> Any:
     return b * (b + 1) // 2
 
 
-def initial(problem: Problem) -> Progress:
+def initial(problem: Problem, spec: Spec, reduce: Reduce) -> Progress:
     """Nothing visited yet."""
-    zeros = jnp.zeros(problem.columns.shape[2] + 1, problem.blocks.dtype)
-    nothing = TileSums(zeros, zeros, zeros, zeros)
+    shapes = jax.eval_shape(lambda problem: _visit(0, problem, spec, reduce), problem)
+    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     return Progress(nothing, nothing)
 
 
-def accumulate(progress: Progress, first: Any, last: Any, problem: Problem, kernel: Kernel) -> Progress:
+def accumulate(progress: Progress, first: Any, last: Any, problem: Problem, spec: Spec, reduce: Reduce) -> Progress:
     """Add tiles first, …, last − 1. Plain integers give the loop a reverse derivative, traced ones do not."""
-    one_tile = jax.checkpoint(partial(_visit, kernel))  # else reverse mode keeps every tile
+    mesh = spec.mesh
+    if mesh is None:
+        return _accumulate(progress, first, last, problem, spec, reduce)
+    axes = mesh.axis_names
+
+    def on_device(first: Any, last: Any, problem: Problem) -> Progress:
+        start, end = share_of(lax.axis_index(axes), mesh.size, first, last)
+        nothing = initial(problem, spec, reduce)
+        return lax.psum(_accumulate(nothing, start, end, problem, spec, reduce), axes)
+
+    everywhere = PartitionSpec()
+    # Carries of the loop start equal on all devices and end different; there is nothing for a check to find.
+    shared = jax.shard_map(
+        on_device, mesh=mesh, in_specs=everywhere, out_specs=everywhere, check_vma=False
+    )(jnp.asarray(first, jnp.int32), jnp.asarray(last, jnp.int32), problem)  # fmt: skip
+    return jax.tree.map(jnp.add, progress, shared)
+
+
+def share_of(device: Any, num_devices: int, first: Any, last: Any) -> tuple[Any, Any]:
+    """The range of tiles that one device visits: equal shares, but for one tile."""
+    each, more = jnp.divmod(last - first, num_devices)
+    return first + each * device + jnp.minimum(device, more), first + each * (device + 1) + jnp.minimum(
+        device + 1, more
+    )
+
+
+def finish(progress: Progress) -> Any:
+    """The sums, one leading axis for all kernels and bandwidths."""
+    compensated = jax.tree.map(jnp.subtract, progress.sums, progress.excess)
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *compensated)
+
+
+def _accumulate(progress: Progress, first: Any, last: Any, problem: Problem, spec: Spec, reduce: Reduce) -> Progress:
+    one_tile = jax.checkpoint(partial(_visit, spec=spec, reduce=reduce))  # else reverse mode keeps every tile
 
     def add(index: Any, progress: Progress) -> Progress:
         # Hundreds of tiles: without compensation, float32 would lose ten times as much here as within the tiles.
@@ -152,67 +203,52 @@ def accumulate(progress: Progress, first: Any, last: Any, problem: Problem, kern
     return lax.fori_loop(first, last, add, progress)
 
 
-def finish(progress: Progress, shift: Float[Array, ""]) -> SplitSums:
-    """From the sums over all tiles to those within and between the two sides."""
-    sums = progress.sums
-    within, total, diagonal, size = (value[:-1] for value in sums)
-    return SplitSums(
-        xx=within,
-        xy=total - within,
-        yy=sums.within[-1] - 2 * total + within,
-        x_diagonal=diagonal,
-        y_diagonal=sums.diagonal[-1] - diagonal,
-        m=size,
-        n=sums.size[-1] - size,
-        shift=shift,
-    )
-
-
-def _visit(kernel: Kernel, index: Any, problem: Problem) -> TileSums:
+def _visit(index: Any, problem: Problem, spec: Spec, reduce: Reduce) -> tuple[Any, ...]:
     """One tile's part. Tiles are numbered along wrapped diagonals: (0, 0), (1, 1), …, (0, 1), (1, 2), …, (b − 1, 0), …
 
     So a linear index needs no root to become a pair (i, j), whatever the number of blocks, and ranges of it can be
     handed out. Wrapping visits (b − 1, 0) for (0, b − 1), the same tile transposed.
     """
-    t = problem.blocks.shape[1]
+    t, dtype = problem.blocks.shape[1], problem.blocks.dtype
     b = -(-problem.count // t)
     i = lax.rem(index, b)
     j = lax.rem(i + lax.div(index, b), b)
-    rows, left = _block(problem, i)
-    others, right = _block(problem, j)
-
-    on_diagonal = (i == j) & jnp.eye(t, dtype=bool)
-    values = kernel.tile(rows, others, problem.bandwidth) - problem.shift
-    values = jnp.where(on_diagonal, 0, values)
-    product = jnp.dot(values, right, precision=lax.Precision.HIGHEST)
-
-    ones = left[:, -1]
-    within = jnp.sum(left * product, axis=0)
-    across = jnp.dot(ones, product, precision=lax.Precision.HIGHEST)  # 1ᵀK S_j
-    diagonal = jax.vmap(kernel.pair, in_axes=(0, 0, None))(rows, rows, problem.bandwidth) - problem.shift
-    # S_iᵀK 1 belongs to the transposed tile, which is not visited; the other two are no sums over pairs.
-    back, x_diagonal, size = jnp.dot(jnp.stack([product[:, -1], diagonal, ones]), left, precision=lax.Precision.HIGHEST)
-    once = (i == j).astype(rows.dtype)
-    twice = 1 - once
-    return TileSums((1 + twice) * within, across + twice * back, once * x_diagonal, once * size)
-
-
-def _block(problem: Problem, index: Any) -> tuple[Float[Array, "t d"], Float[Array, "t C1"]]:
-    """A block's rows, and its columns with one of ones; padding has 0 in all of them, so it counts nowhere."""
-    rows, columns = (
-        lax.dynamic_index_in_dim(array, index, keepdims=False) for array in (problem.blocks, problem.columns)
+    (rows, left), (others, right) = (
+        jax.tree.map(
+            lambda array, at=at: lax.dynamic_index_in_dim(array, at, keepdims=False), (problem.blocks, problem.columns)
+        )
+        for at in (i, j)
     )
-    t = rows.shape[0]
-    ones = (index * t + jnp.arange(t) < problem.count).astype(jnp.int8)[:, None]
-    return rows, jnp.concatenate([columns * ones, ones], axis=1).astype(rows.dtype)
+    left_present, right_present = ((at * t + jnp.arange(t) < problem.count).astype(dtype) for at in (i, j))
+    on_diagonal = (i == j) & jnp.eye(t, dtype=bool)
+    comparisons = {
+        compare: compare(rows, others, spec.dot) for compare in dict.fromkeys(kernel.compare for kernel in spec.kernels)
+    }
+
+    def one(kernel: Kernel, bandwidth: Array, shift: Array) -> Any:
+        values = jnp.where(on_diagonal, 0, kernel.value(comparisons[kernel.compare], bandwidth) - shift)
+        diagonal = jax.vmap(kernel.pair, in_axes=(0, 0, None))(rows, rows, bandwidth) - shift
+        return reduce(Tile(values, diagonal, i, j, left, right, left_present, right_present), spec.dot)
+
+    def grid(kernel: Kernel, bandwidths: Array, shifts: Array) -> Any:
+        if len(bandwidths) == 1:
+            return jax.tree.map(lambda leaf: leaf[None], one(kernel, bandwidths[0], shifts[0]))
+        # One after the other: a tile each would not stay in the cache.
+        return lax.map(lambda point: one(kernel, *point), (bandwidths, shifts))
+
+    return tuple(map(grid, spec.kernels, problem.bandwidths, problem.shifts))
 
 
 def _mean_off_diagonal(
-    rows: Float[Array, "N d"], count: Any, bandwidth: Float[Array, " k"], kernel: Kernel
-) -> Float[Array, ""]:
+    rows: Float[Array, "N d"], count: Any, bandwidths: Float[Array, "g k"], kernel: Kernel
+) -> Float[Array, " g"]:
     size = max(2, min(SHIFT_ROWS, rows.shape[0] // 4))
     # Spread over the whole sample; a repeated row (where count < size) is not a pair.
     chosen = jnp.minimum(jnp.arange(size) * jnp.maximum(count // size, 1), count - 1)
-    values = kernel.tile(rows[chosen], rows[chosen], bandwidth)
+    compared = kernel.compare(rows[chosen], rows[chosen], dot_highest)
     different = chosen[:, None] != chosen[None, :]
-    return jnp.sum(jnp.where(different, values, 0)) / jnp.sum(different)
+
+    def mean(bandwidth: Array) -> Array:
+        return jnp.sum(jnp.where(different, kernel.value(compared, bandwidth), 0)) / jnp.sum(different)
+
+    return jax.vmap(mean)(bandwidths)

@@ -1,190 +1,226 @@
-"""Kernels, for one pair of rows and for a tile of pairs, and the bandwidth that the pooled rows suggest."""
+"""Kernels: for one pair of rows as the definition, and for a tile of pairs in two steps, of which the first is shared.
+
+Comparing two blocks of rows (their distances, or their products) costs far more than what a kernel makes of it. So a
+kernel says how it compares, and kernels that compare alike share one comparison for all their bandwidths.
+"""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from functools import cache, partial, reduce
+from operator import add, mul
+from typing import Any, Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.typing import ArrayLike
-from jaxtyping import Bool, Float, Int, UInt32
+from jaxtyping import Float
 
-from mmd_jax.two_sample.pooled import Numbers, all_finite, check_bandwidth, check_rows, is_traced, stack, usable
-
-# The median of ~half a million distances is as good a bandwidth as that of all, and costs less than the test.
-MEDIAN_ROWS = 1024
+# How the inner loops multiply: in full ("highest": float32, or float64 under x64), or faster and coarser.
+Precision = Literal["highest", "tf32", "bfloat16"]
+PRECISIONS = ("highest", "tf32", "bfloat16")
+# (A [s, d], B [d, t]) -> A B [s, t]
+Dot = Callable[[Array, Array], Array]
+# What a bandwidth is measured by where none is given: the median distance, the root mean square of the rows, or 1.
+Scale = Literal["l2", "l1", "norm", "one"]
 
 
 class Kernel(NamedTuple):
-    """A positive definite function of two rows. Make one from any two functions; hashable, so `jit` takes it as static.
+    """A symmetric positive definite function of two rows; a new one is made of plain functions. Static under `jit`.
 
     Attributes:
       pair: (a [d], b [d], bandwidth [k]) -> k(a, b), shape []: the definition.
-      tile: (A [s, d], B [t, d], bandwidth [k]) -> all pairs, shape [s, t]: the same, fast.
-      translation_invariant: whether k(a + c, b + c) = k(a, b); the rows are then centred, for accuracy.
+      compare: (A [s, d], B [t, d], dot) -> arrays [s, t] that hold what the kernel needs of all pairs but the
+        bandwidth. Kernels with the same function share its result.
+      value: (compared, bandwidth [k]) -> kernel values, shape [s, t].
+      scales: what each bandwidth is taken from by default. One scale: the kernel is summed over any number of
+        bandwidths. Several (sums and products of kernels): one bandwidth for each.
+      translation_invariant: whether moving all rows by one vector leaves MMD as it is; they are then centred, for
+        accuracy.
     """
 
     pair: Callable[[Array, Array, Array], Array]
-    tile: Callable[[Array, Array, Array], Array]
+    compare: Callable[[Array, Array, Dot], Any]
+    value: Callable[[Any, Array], Array]
+    scales: tuple[Scale, ...] = ("l2",)
     translation_invariant: bool = False
 
-
-def gaussian_pair(a: Float[Array, " d"], b: Float[Array, " d"], bandwidth: Float[Array, " k"]) -> Float[Array, ""]:
-    """Gaussian kernel of two rows, summed over the bandwidths: Σ_σ exp(−‖a − b‖² / 2σ²)."""
-    return jnp.sum(jnp.exp(-jnp.sum((a - b) ** 2) / (2 * bandwidth**2)))
-
-
-def gaussian_tile(A: Float[Array, "s d"], B: Float[Array, "t d"], bandwidth: Float[Array, " k"]) -> Float[Array, "s t"]:
-    """Gaussian kernel of all pairs of rows of A and B, summed over the bandwidths, which share the distances."""
-    distances = squared_distances(A, B)
-    rates = -0.5 / bandwidth**2
-    # A Python sum, so that XLA makes one pass over the tile for all bandwidths.
-    return sum((jnp.exp(distances * rates[i]) for i in range(1, bandwidth.shape[0])), jnp.exp(distances * rates[0]))
+    def tile(self, A: Array, B: Array, bandwidth: Array) -> Array:
+        """Kernel values of all pairs of rows of A [s, d] and B [t, d], shape [s, t]."""
+        return self.value(self.compare(A, B, dot_highest), bandwidth)
 
 
-gaussian = Kernel(gaussian_pair, gaussian_tile, translation_invariant=True)
+def dot_highest(A: Float[Array, "s d"], B: Float[Array, "d t"]) -> Float[Array, "s t"]:
+    """A B without loss: a GPU would by default multiply float32 in TF32, with ten bits of mantissa."""
+    return jnp.dot(A, B, precision=lax.Precision.HIGHEST)
 
 
-def squared_distances(A: Float[Array, "s d"], B: Float[Array, "t d"]) -> Float[Array, "s t"]:
+def dot_tf32(A: Float[Array, "s d"], B: Float[Array, "d t"]) -> Float[Array, "s t"]:
+    """A B of operands that are rounded to ten bits of mantissa; float32 sums."""
+    A, B = (lax.reduce_precision(matrix, exponent_bits=8, mantissa_bits=10) for matrix in (A, B))
+    return jnp.dot(A, B, precision=lax.Precision.HIGH)
+
+
+def dot_bfloat16(A: Float[Array, "s d"], B: Float[Array, "d t"]) -> Float[Array, "s t"]:
+    """A B of operands that are rounded to bfloat16, seven bits of mantissa; float32 sums."""
+    return jnp.dot(A.astype(jnp.bfloat16), B.astype(jnp.bfloat16), preferred_element_type=A.dtype)
+
+
+DOTS: dict[str, Dot] = {"highest": dot_highest, "tf32": dot_tf32, "bfloat16": dot_bfloat16}
+
+
+def squared_distances(A: Float[Array, "s d"], B: Float[Array, "t d"], dot: Dot = dot_highest) -> Float[Array, "s t"]:
     """‖a − b‖² of all pairs of rows, by one product. No root is taken, so the derivative is finite at a = b."""
     squares_a, squares_b = jnp.sum(A * A, axis=1), jnp.sum(B * B, axis=1)
-    # HIGHEST: a GPU would otherwise multiply in TF32, ten bits of mantissa.
-    product = jnp.dot(A, B.T, precision=lax.Precision.HIGHEST)
-    return jnp.maximum(squares_a[:, None] + squares_b[None, :] - 2 * product, 0)
+    return jnp.maximum(squares_a[:, None] + squares_b[None, :] - 2 * dot(A, B.T), 0)
 
 
-class NoBandwidthError(ValueError):
-    """The median distance of the pooled rows is 0, so no bandwidth can be taken from them."""
+def l1_distances(A: Float[Array, "s d"], B: Float[Array, "t d"], dot: Dot = dot_highest) -> Float[Array, "s t"]:
+    """Σ|a_f − b_f| of all pairs of rows, a few features at a time: there is no product that gives it."""
+    d = A.shape[1]
+    step = next(size for size in (8, 4, 2, 1) if d % size == 0)
+    chunks = tuple(jnp.moveaxis(rows.reshape(len(rows), d // step, step), 0, 2) for rows in (A, B))
+
+    def add_features(total: Array, chunk: tuple[Array, ...]) -> tuple[Array, None]:
+        a, b = chunk
+        return total + sum(jnp.abs(a[f][:, None] - b[f][None, :]) for f in range(step)), None
+
+    return lax.scan(add_features, jnp.zeros((len(A), len(B)), A.dtype), chunks)[0]
 
 
-def median_bandwidth(pooled: Numbers) -> Float[Array, ""]:
-    """Median of the distances between different rows of the pooled sample: the median heuristic.
-
-        σ = median{‖z_i − z_j‖ : i ≠ j}
-
-    Above 1,024 rows it is taken over 1,024 of them, which a hash of each row's contents chooses, and of how many equal
-    rows there are before it. So it depends on the rows but neither on their order nor on which sample they came from,
-    and a permutation test that uses it stays exact. It is a constant under differentiation.
-
-    Args:
-      pooled: both samples together, shape [N, d].
-
-    Returns:
-      σ, in the units of the rows. Shape []. NaN where it does not exist and the rows are traced.
-
-    Raises:
-      ValueError: bad rows (see `permutation_test`).
-      NoBandwidthError: a median of 0 (half of the pairs or more coincide).
-
-    Example:
-      >>> import numpy as np
-      >>> float(median_bandwidth(np.array([[0.0], [1.0], [3.0]])))  # distances 1, 2, 3
-      2.0
-
-    Reference: Gretton et al., A kernel two-sample test, JMLR 2012, section 8.
-    """
-    rows = check_rows("pooled", pooled)
-    traced = is_traced(rows)
-    return median_of_blocks(stack((rows,), pad=not traced), rows.shape[0])
+def inner_products(A: Float[Array, "s d"], B: Float[Array, "t d"], dot: Dot = dot_highest) -> Float[Array, "s t"]:
+    """a·b of all pairs of rows."""
+    return dot(A, B.T)
 
 
-def resolve_bandwidth(bandwidth: Numbers | None, blocks: Any, count: int) -> Any:
-    """The bandwidths that were given, checked, else the median of the pooled rows. Shape [k]."""
-    if bandwidth is None:
-        return median_of_blocks(blocks, count).reshape(1)
-    return check_bandwidth(bandwidth, blocks.dtype)
+def safe_root(squared: Array) -> Array:
+    """√ with derivative 0 at 0, where it would be infinite: two wheres, as a masked infinity times 0 is NaN."""
+    positive = squared > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1)), 0)
 
 
-def median_of_blocks(blocks: Any, count: int) -> Array:
-    """`median_bandwidth` of rows that are laid out already."""
-    median = _median(blocks, count)
-    if not is_traced(median) and not median > 0:
-        raise NoBandwidthError(
-            "the median distance of the pooled rows is 0, because at least half of the pairs of rows coincide (or are "
-            "too close for their precision); there is no bandwidth to take from them. Pass bandwidth=, or use features "
-            "that vary."
+def _summed(value: Callable[[Any, Array], Array], compared: Any, bandwidth: Float[Array, " k"]) -> Array:
+    # A Python sum, so that XLA makes one pass over the tile for all bandwidths.
+    return reduce(add, (value(compared, bandwidth[i]) for i in range(bandwidth.shape[0])))
+
+
+def _of_squared_distance(value: Callable[[Array, Array], Array]) -> Kernel:
+    summed = partial(_summed, value)
+    return Kernel(
+        lambda a, b, bandwidth: summed(jnp.sum((a - b) ** 2), bandwidth), squared_distances, summed, ("l2",), True
+    )
+
+
+def _of_distance(value: Callable[[Array, Array], Array], scale: Scale = "l2") -> Kernel:
+    kernel = _of_squared_distance(lambda squared, bandwidth: value(safe_root(squared), bandwidth))
+    return kernel._replace(scales=(scale,))
+
+
+# exp(−r² / 2σ²)
+gaussian = _of_squared_distance(lambda squared, bandwidth: jnp.exp(squared * (-0.5 / bandwidth**2)))
+# exp(−r / σ), r = ‖a − b‖₂; it is also the Matérn kernel of smoothness ½.
+laplace_l2 = matern12 = _of_distance(lambda r, bandwidth: jnp.exp(-r / bandwidth))
+# (1 + √3 r/σ) exp(−√3 r/σ)
+matern32 = _of_distance(lambda r, bandwidth: _matern32(3**0.5 * r / bandwidth))
+# (1 + √5 r/σ + 5r²/3σ²) exp(−√5 r/σ)
+matern52 = _of_distance(lambda r, bandwidth: _matern52(5**0.5 * r / bandwidth))
+# −r / σ, with σ = 1 by default: then MMD² is the energy distance 2E‖X − Y‖ − E‖X − X'‖ − E‖Y − Y'‖.
+energy = _of_distance(lambda r, bandwidth: -r / bandwidth, scale="one")
+# (1 + r²/σ²)^(−½)
+inverse_multiquadric = _of_squared_distance(lambda squared, bandwidth: lax.rsqrt(1 + squared / bandwidth**2))
+
+
+def _matern32(r: Array) -> Array:
+    return (1 + r) * jnp.exp(-r)
+
+
+def _matern52(r: Array) -> Array:
+    return (1 + r + r**2 / 3) * jnp.exp(-r)
+
+
+def _laplace_l1_value(compared: Array, bandwidth: Array) -> Array:
+    return jnp.exp(-compared / bandwidth)
+
+
+# exp(−‖a − b‖₁ / σ), with σ the median L1 distance by default.
+laplace_l1 = Kernel(
+    lambda a, b, bandwidth: _summed(_laplace_l1_value, jnp.sum(jnp.abs(a - b)), bandwidth),
+    l1_distances,
+    partial(_summed, _laplace_l1_value),
+    ("l1",),
+    True,
+)
+
+
+@cache
+def rational_quadratic(shape: float = 1.0) -> Kernel:
+    """(1 + r² / 2ασ²)^(−α): Gaussian kernels of many bandwidths at once, more alike the larger α = `shape` > 0 is."""
+    if not shape > 0:
+        raise ValueError(f"shape is {shape}; expected a positive number.")
+    return _of_squared_distance(
+        lambda squared, bandwidth: jnp.exp(-shape * jnp.log1p(squared / (2 * shape * bandwidth**2)))
+    )
+
+
+@cache
+def polynomial(degree: int = 3, offset: float = 1.0) -> Kernel:
+    """(a·b / σ² + offset)^degree: sees the moments up to `degree` >= 1 alone. σ² is by default the mean of ‖z‖²."""
+    if degree < 1 or int(degree) != degree or offset < 0:
+        raise ValueError(f"degree is {degree} and offset {offset}; expected a whole degree of at least 1, offset >= 0.")
+    value = partial(_summed, lambda product, bandwidth: (product / bandwidth**2 + offset) ** int(degree))
+    return Kernel(lambda a, b, bandwidth: value(jnp.dot(a, b), bandwidth), inner_products, value, ("norm",))
+
+
+def _linear_value(product: Array, bandwidth: Array) -> Array:
+    return product / bandwidth**2
+
+
+# a·b / σ², with σ = 1 by default: then MMD is the distance of the means.
+linear = Kernel(
+    lambda a, b, bandwidth: _summed(_linear_value, jnp.dot(a, b), bandwidth),
+    inner_products,
+    partial(_summed, _linear_value),
+    ("one",),
+    # The kernel moves, its MMD does not: what a translation adds is a function of one row at a time, and cancels.
+    True,
+)
+
+
+@cache
+def kernel_sum(*kernels: Kernel) -> Kernel:
+    """k₁ + k₂ + …; it takes one bandwidth for each of its parts, in their order."""
+    return _combined(add, kernels)
+
+
+@cache
+def kernel_product(*kernels: Kernel) -> Kernel:
+    """k₁ · k₂ · …; it takes one bandwidth for each of its parts, in their order."""
+    return _combined(mul, kernels)
+
+
+def _combined(combine: Callable[[Any, Any], Any], kernels: tuple[Kernel, ...]) -> Kernel:
+    if not kernels:
+        raise ValueError("a sum or a product needs at least one kernel.")
+    comparisons = tuple(dict.fromkeys(kernel.compare for kernel in kernels))
+    ends = [sum(len(kernel.scales) for kernel in kernels[: i + 1]) for i in range(len(kernels))]
+
+    def part(i: int, bandwidth: Array) -> Array:
+        return bandwidth[ends[i] - len(kernels[i].scales) : ends[i]]
+
+    def pair(a: Array, b: Array, bandwidth: Array) -> Array:
+        return reduce(combine, (kernel.pair(a, b, part(i, bandwidth)) for i, kernel in enumerate(kernels)))
+
+    def compare(A: Array, B: Array, dot: Dot) -> Any:
+        return tuple(compare(A, B, dot) for compare in comparisons)
+
+    def value(compared: Any, bandwidth: Array) -> Array:
+        return reduce(
+            combine,
+            (
+                kernel.value(compared[comparisons.index(kernel.compare)], part(i, bandwidth))
+                for i, kernel in enumerate(kernels)
+            ),
         )
-    return median
 
-
-@jax.jit
-def _median(blocks: Float[Array, "b t d"], count: ArrayLike) -> Float[Array, ""]:
-    rows = lax.stop_gradient(blocks).reshape(-1, blocks.shape[2])
-    count = jnp.asarray(count, jnp.int32)
-    finite = all_finite(blocks)
-    valid = jnp.arange(rows.shape[0]) < count
-    if rows.shape[0] > MEDIAN_ROWS:
-        chosen = _choose(rows, valid)
-        rows, valid = rows[chosen], valid[chosen]
-        count = jnp.minimum(count, MEDIAN_ROWS)
-    # Relative to a row, not to the mean: equal rows become exact zeros.
-    rows = jnp.where(valid[:, None], rows - rows[:1], 0)
-    squares = jnp.sum(rows * rows, axis=1)
-    distances = squared_distances(rows, rows)
-    # What is left of ‖a‖² + ‖b‖² − 2ab between equal rows is rounding, not distance.
-    rounding = 16 * jnp.finfo(rows.dtype).eps * (squares[:, None] + squares[None, :])
-    distances = jnp.where(distances > rounding, distances, 0)
-    pairs = valid[:, None] & valid[None, :] & ~jnp.eye(rows.shape[0], dtype=bool)
-    low, high = _middle(jnp.where(pairs, distances, jnp.inf), count * (count - 1))
-    median = (jnp.sqrt(low) + jnp.sqrt(high)) / 2
-    return jnp.where(finite & usable(median), median, jnp.nan)
-
-
-def _choose(rows: Float[Array, "N d"], valid: Bool[Array, " N"]) -> Int[Array, " R"]:
-    """Which rows the median is taken over: pseudo-random, yet a function of the rows as an unordered collection.
-
-    Equal rows have equal hashes, and all or none would be in. So each is hashed again with its number among its equals,
-    which are interchangeable: whichever of them stands first, the same contents are chosen.
-    """
-    index = jnp.arange(rows.shape[0], dtype=jnp.int32)
-    # Stable, so padding, which looks like rows of zeros and comes last, is numbered after these.
-    first, second, order = lax.sort((*_hash_rows(rows), index), num_keys=2)
-    starts = (index == 0) | (first != jnp.roll(first, 1)) | (second != jnp.roll(second, 1))
-    number = index - lax.cummax(jnp.where(starts, index, 0))
-    again = _mix(first + _mix(second + number.astype(jnp.uint32) * jnp.uint32(0x9E3779B1)))
-    _, _, chosen = lax.sort((~valid[order], again, order), num_keys=2)
-    return chosen[:MEDIAN_ROWS]
-
-
-def _hash_rows(rows: Float[Array, "N d"]) -> tuple[UInt32[Array, " N"], UInt32[Array, " N"]]:
-    """64 bits for each row that depend on its contents alone, wherever it stands and whatever zeros widen it."""
-    # −0 is 0; adding 0 would say so too, but XLA removes that.
-    words = lax.bitcast_convert_type(jnp.where(rows == 0, 0, rows), jnp.uint32).reshape(rows.shape[0], -1)
-    position = _mix(jnp.arange(words.shape[1], dtype=jnp.uint32) + 1)
-
-    def total(seed: int) -> Array:
-        # A sum of the words times constants would collide for rows of few different numbers, such as 0 and 1.
-        mixed = _mix(words ^ _mix(position + jnp.uint32(seed))[None, :])
-        return jnp.sum(jnp.where(words == 0, 0, mixed), axis=1, dtype=jnp.uint32)
-
-    return total(0), total(0x85EBCA77)
-
-
-def _mix(bits: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
-    """The finalizer of MurmurHash3: every bit of the input moves every bit of the result."""
-    bits = (bits ^ (bits >> 16)) * jnp.uint32(0x85EBCA6B)
-    bits = (bits ^ (bits >> 13)) * jnp.uint32(0xC2B2AE35)
-    return bits ^ (bits >> 16)
-
-
-def _middle(values: Float[Array, "N N"], size: Int[Array, ""]) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """The two middle ones of `size` numbers >= 0, the other entries being infinite, by counting: a sort is slower.
-
-    Floats >= 0 are ordered as their bits are, so bisecting the bits finds the value exactly.
-    """
-    integer = jnp.int64 if values.dtype == jnp.float64 else jnp.int32
-    bits = lax.bitcast_convert_type(values, integer)
-    rank = size // 2
-
-    def halve(_: Any, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
-        below, at_least = bounds
-        middle = below + (at_least - below) // 2
-        enough = jnp.sum(bits <= middle, dtype=jnp.int32) >= rank
-        return jnp.where(enough, below, middle), jnp.where(enough, middle, at_least)
-
-    top = lax.bitcast_convert_type(jnp.asarray(jnp.inf, values.dtype), integer)
-    steps = 8 * values.dtype.itemsize - 1
-    _, found = lax.fori_loop(0, steps, halve, (jnp.asarray(-1, integer), top))
-    low = lax.bitcast_convert_type(found, values.dtype)
-    above = jnp.min(jnp.where(values > low, values, jnp.inf))
-    return low, jnp.where(jnp.sum(bits <= found, dtype=jnp.int32) > rank, low, above)
+    scales = tuple(scale for kernel in kernels for scale in kernel.scales)
+    # A product of an MMD-invariant kernel that is not itself invariant (the linear one) with another is not.
+    moves = any(kernel is linear for kernel in kernels) and combine is mul and len(kernels) > 1
+    invariant = all(kernel.translation_invariant for kernel in kernels) and not moves
+    return Kernel(pair, compare, value, scales, invariant)

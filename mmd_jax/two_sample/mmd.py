@@ -8,9 +8,11 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from mmd_jax.two_sample.gram import SplitSums, split_sums
-from mmd_jax.two_sample.kernels import Kernel, gaussian, resolve_bandwidth
+from mmd_jax.two_sample.bandwidths import resolve_bandwidth
+from mmd_jax.two_sample.gram import Spec
+from mmd_jax.two_sample.kernels import Kernel, gaussian, safe_root
 from mmd_jax.two_sample.pooled import Numbers, Pooled, all_finite, is_traced, pool
+from mmd_jax.two_sample.reductions import SplitSums, split_sums
 from mmd_jax.two_sample.resampling import observed_column
 
 
@@ -88,26 +90,23 @@ def mmd_biased(
     return _estimates(x, y, bandwidth, kernel).biased
 
 
-def unbiased(sums: SplitSums) -> Float[Array, " C"]:
+def unbiased(sums: SplitSums) -> Float[Array, "K C"]:
     """MMD²ᵤ of every split. A constant added to all kernel values off the diagonal cancels."""
     m, n = sums.m, sums.n
     return sums.xx / (m * (m - 1)) + sums.yy / (n * (n - 1)) - 2 * sums.xy / (m * n)
 
 
-def biased(sums: SplitSums) -> Float[Array, " C"]:
+def biased(sums: SplitSums) -> Float[Array, "K C"]:
     """MMD_b of every split. The shift of the diagonal and that of the rest cancel too, being the same."""
     m, n = sums.m, sums.n
     squared = (sums.xx + sums.x_diagonal) / m**2 + (sums.yy + sums.y_diagonal) / n**2 - 2 * sums.xy / (m * n)
-    # Two wheres: the root has no derivative at 0, and a masked infinity times 0 would be NaN.
-    positive = squared > 0
-    root = jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1)), 0)
-    return jnp.where(jnp.isnan(squared), jnp.nan, root)
+    return jnp.where(jnp.isnan(squared), jnp.nan, safe_root(squared))
 
 
 def _estimates(x: Any, y: Any, bandwidth: Any, kernel: Kernel) -> Estimates:
     traced = is_traced(x, y, bandwidth)
     pooled = pool(x, y, pad=not traced)
-    bandwidth = resolve_bandwidth(bandwidth, pooled.blocks, pooled.count)
+    bandwidth = resolve_bandwidth(bandwidth, pooled, kernel)
     # Counts that are static give the loop over tiles a derivative; traced ones let a new size reuse the program.
     compiled = _with_static_counts if traced else _with_traced_counts
     return compiled(pooled.blocks, pooled.m, pooled.n, bandwidth, kernel=kernel)
@@ -117,9 +116,9 @@ def _estimate(
     blocks: Float[Array, "b t d"], m: Any, n: Any, bandwidth: Float[Array, " k"], *, kernel: Kernel
 ) -> Estimates:
     pooled = Pooled(blocks, m, n)
-    sums = split_sums(pooled, observed_column(pooled), bandwidth, kernel)
+    sums = split_sums(pooled, observed_column(pooled), (bandwidth[None],), Spec((kernel,)))
     good = all_finite(blocks)
-    return Estimates(*(jnp.where(good, value[0], jnp.nan) for value in (unbiased(sums), biased(sums))))
+    return Estimates(*(jnp.where(good, value[0, 0], jnp.nan) for value in (unbiased(sums), biased(sums))))
 
 
 _with_static_counts = partial(jax.jit, static_argnames=("m", "n", "kernel"))(_estimate)

@@ -4,7 +4,7 @@ Every function gives int8 columns over the rows with padding, [N, C]; entries of
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +72,79 @@ def swapped_pairs(key: Key[Array, ""], num: int, pooled: Pooled) -> Int8[Array, 
     swapped = swapped[jnp.where(row < pooled.m, row, row - pooled.m)]
     is_x = (row < pooled.m).astype(jnp.int8)[:, None]
     return jnp.where((row < pooled.count)[:, None], swapped ^ is_x, 0).astype(jnp.int8)
+
+
+class Bins(NamedTuple):
+    """Rows put into bins, of which whole ones change sides.
+
+    Attributes:
+      order: the rows, bin by bin, padding last. Shape [N].
+      bins: the bin of each row in that order. Numbers do not decrease: the bins of X, its left-over rows in one more,
+        the bins of Y, its left-over rows. Shape [N], int32.
+      in_x: how many bins X has, without the left-over rows. Shape [].
+      in_y: how many bins Y has. Shape [].
+      sizes: rows in each bin. Shape [s + 2].
+    """
+
+    order: Int[Array, " N"]
+    bins: Int[Array, " N"]
+    in_x: Int[Array, ""]
+    in_y: Int[Array, ""]
+    sizes: Int[Array, " s2"]
+
+
+def into_bins(key: Key[Array, ""], num_bins: int, pooled: Pooled, groups: Int[Array, " N"] | None) -> Bins:
+    """Puts the rows of each sample at random into bins of equal numbers of rows, or of groups.
+
+    Args:
+      key: consumed.
+      num_bins: s: there are as many bins as N / ceil(N / s) and the sizes of the samples allow, s at most.
+      pooled: for m and N.
+      groups: of each row, numbered 0 … G − 1; a bin then holds whole groups. None: each row for itself.
+
+    Returns:
+      The bins; what does not fill one more bin is left over.
+    """
+    row = jnp.arange(pooled.capacity, dtype=jnp.int32)
+    unit = row if groups is None else jnp.where(row < pooled.count, groups, pooled.capacity - 1)
+    nobody = jnp.zeros(pooled.capacity, jnp.int32)
+    # 0: a unit of X, 1: of Y, 2: none.
+    side = jnp.full_like(nobody, 2).at[unit].min(jnp.where(row < pooled.m, 0, jnp.where(row < pooled.count, 1, 2)))
+    bits = jax.random.bits(key, (pooled.capacity,), jnp.uint32)
+    _, _, shuffled = lax.sort((side, bits, row), num_keys=2)
+    place = nobody.at[shuffled].set(row)
+    units_x, units_y = jnp.sum(side == 0), jnp.sum(side == 1)
+    each = -(-(units_x + units_y) // num_bins)
+    in_x, in_y = units_x // each, units_y // each
+    of_x = jnp.minimum(place // each, in_x)
+    of_y = in_x + 1 + jnp.minimum((place - units_x) // each, in_y)
+    of_unit = jnp.where(side == 0, of_x, jnp.where(side == 1, of_y, num_bins + 2))
+    of_row = jnp.where(row < pooled.count, of_unit[unit], num_bins + 2)
+    bins, order = lax.sort((of_row, row), num_keys=1)
+    sizes = jnp.zeros(num_bins + 2, jnp.int32).at[of_row].add(1, mode="drop")
+    return Bins(order, bins, in_x, in_y, sizes)
+
+
+def bin_permutations(key: Key[Array, ""], num: int, bins: Bins) -> Int8[Array, "s2 B1"]:
+    """The observed split of the bins, and random ones of as many bins; left-over rows stay on their side.
+
+    Args:
+      key: consumed.
+      num: B, how many random ones.
+      bins: which.
+
+    Returns:
+      One split a column, the observed one first. Shape [s + 2, B + 1].
+    """
+    num_bins = len(bins.sizes) - 2
+    number = jnp.arange(num_bins + 2)
+    observed = (number <= bins.in_x)[:, None]
+    chosen = subsets(key, num, bins.in_x, bins.in_x + bins.in_y, num_bins)
+    # The left-over rows of X stand between the bins of X and those of Y.
+    place = jnp.clip(number - (number > bins.in_x), 0, num_bins - 1)
+    stays = ((number == bins.in_x) | (number == bins.in_x + bins.in_y + 1))[:, None]
+    permuted = jnp.where(stays, observed, chosen[place] == 1)
+    return jnp.concatenate([observed, permuted], axis=1).astype(jnp.int8)
 
 
 def subsets(key: Key[Array, ""], num: int, size: Any, count: Any, capacity: int) -> Int8[Array, "N B"]:

@@ -99,7 +99,7 @@ def test_tables_have_no_cell_missing():
     "pvalue, reject, kind", [(0.001, True, "different"), (0.5, False, "similar"), (np.nan, False, "undecided")]
 )
 def test_similarity_reads_the_decision_of_the_test(pvalue, reject, kind):
-    result = TwoSampleResult(*map(np.asarray, (0.1, pvalue, 0.05, reject, 0.3, [1.0])))
+    result = TwoSampleResult(*map(np.asarray, (0.1, pvalue, 0.05, reject, 0.3, [1.0], 199, [0.0, 1.0])))
     found = similarity(result, representation="conv3", alpha=0.05, m=30, n=40)
     assert found.kind == kind
     assert "conv3" in found.evidence and (kind == "undecided" or "30" in found.evidence)

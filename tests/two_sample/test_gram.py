@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from mmd_jax.two_sample import gaussian
-from mmd_jax.two_sample.gram import accumulate, count_tiles, finish, initial, prepare, split_sums
-from mmd_jax.two_sample.kernels import Kernel
+from mmd_jax.two_sample.gram import Spec, accumulate, count_tiles, finish, initial, prepare
+from mmd_jax.two_sample.kernels import polynomial
 from mmd_jax.two_sample.mmd import unbiased
 from mmd_jax.two_sample.pooled import padded_size, pool
+from mmd_jax.two_sample.reductions import as_split_sums, quadratic_forms, split_sums
 from mmd_jax.two_sample.resampling import observed_column, permutations
 from tests import reference
 
@@ -28,7 +29,7 @@ def columns_of(pooled, num=5):
 
 @partial(jax.jit, static_argnames="kernel")
 def sums_of(pooled, columns, bandwidth, kernel=gaussian):
-    return split_sums(pooled, columns, bandwidth, kernel)
+    return split_sums(pooled, columns, (bandwidth[None],), Spec((kernel,)))
 
 
 @pytest.mark.parametrize(
@@ -47,7 +48,7 @@ def test_sums_of_every_split_agree_with_the_full_matrix(m, n, pad):
     x, y = samples(m, n, shift=0.5)
     pooled = pool(x, y, pad=pad)
     columns = columns_of(pooled)
-    sums = sums_of(pooled, columns, jnp.asarray([1.5]))
+    sums = jax.tree.map(lambda leaf: leaf[0], sums_of(pooled, columns, jnp.asarray([1.5])))
     K = reference.gram(np.concatenate([x, y]), [1.5])
     np.fill_diagonal(K, 0)
     for c, column in enumerate(np.asarray(columns)[: m + n].T.astype(bool)):
@@ -78,11 +79,12 @@ def test_ranges_of_tiles_add_up():
     x, y = samples(200, 180)
     pooled = pool(x, y, pad=True)
     columns = columns_of(pooled)
-    problem = jax.jit(lambda: prepare(pooled, columns, jnp.asarray([1.0]), gaussian))()
+    spec = Spec((gaussian,))
+    problem = jax.jit(lambda: prepare(pooled, columns, (jnp.asarray([[1.0]]),), spec))()
     last = count_tiles(pooled.count, pooled.blocks.shape[1])
-    add = jax.jit(lambda progress, first, last: accumulate(progress, first, last, problem, gaussian))
-    halves = add(add(initial(problem), 0, 4), 4, last)
-    parted = jax.jit(lambda progress: unbiased(finish(progress, problem.shift)))(halves)
+    add = jax.jit(lambda progress, first, last: accumulate(progress, first, last, problem, spec, quadratic_forms))
+    halves = add(add(initial(problem, spec, quadratic_forms), 0, 4), 4, last)
+    parted = jax.jit(lambda progress: unbiased(as_split_sums(finish(progress), problem)))(halves)
     np.testing.assert_allclose(parted, unbiased(sums_of(pooled, columns, jnp.asarray([1.0]))), rtol=1e-5, atol=1e-7)
 
 
@@ -92,7 +94,7 @@ def test_float32_agrees_with_float64_within_a_thousandth_of_the_nulls_deviation(
     x, y = x + 8, y + 8
     pooled = pool(x, y, pad=True)
     columns = columns_of(pooled, num=60)
-    values = np.asarray(unbiased(sums_of(pooled, columns, jnp.asarray([5.6]))), np.float64)
+    values = np.asarray(unbiased(sums_of(pooled, columns, jnp.asarray([5.6])))[0], np.float64)
     K = reference.gram(np.concatenate([x, y]), [np.float32(5.6)])
     exact = reference.mmd2_unbiased_of_splits(K, np.asarray(columns)[:4000])
     null = exact[1:].std()
@@ -112,20 +114,13 @@ def test_padding_and_its_membership_change_nothing():
 
 def test_a_kernel_that_is_not_translation_invariant():
     # (1 + a·b)²: the diagonal is not constant, and centring the rows would change the values.
-    def pair(a, b, bandwidth):
-        return (1 + jnp.dot(a, b) / bandwidth[0] ** 2) ** 2
-
-    def tile(A, B, bandwidth):
-        return (1 + jnp.dot(A, B.T, precision=jax.lax.Precision.HIGHEST) / bandwidth[0] ** 2) ** 2
-
     x, y = samples(30, 40, shift=1.0)
     pooled = pool(x, y, pad=True)
-    kernel = Kernel(pair, tile)
-    sums = sums_of(pooled, columns_of(pooled), jnp.asarray([2.0]), kernel)
+    sums = sums_of(pooled, columns_of(pooled), jnp.asarray([2.0]), polynomial(2))
     rows = np.concatenate([x, y]).astype(np.float64)
     K = (1 + rows @ rows.T / 4) ** 2
     observed = (np.arange(70) < 30)[:, None]
-    assert float(unbiased(sums)[0]) == pytest.approx(reference.mmd2_unbiased_of_splits(K, observed)[0], rel=1e-4)
-    shift = float(sums.shift)
-    assert float(sums.x_diagonal[0]) == pytest.approx(np.diag(K)[:30].sum() - 30 * shift, rel=1e-4)
-    assert float(sums.y_diagonal[0]) == pytest.approx(np.diag(K)[30:].sum() - 40 * shift, rel=1e-4)
+    assert float(unbiased(sums)[0, 0]) == pytest.approx(reference.mmd2_unbiased_of_splits(K, observed)[0], rel=1e-4)
+    shift = float(sums.shift[0])
+    assert float(sums.x_diagonal[0, 0]) == pytest.approx(np.diag(K)[:30].sum() - 30 * shift, rel=1e-4)
+    assert float(sums.y_diagonal[0, 0]) == pytest.approx(np.diag(K)[30:].sum() - 40 * shift, rel=1e-4)

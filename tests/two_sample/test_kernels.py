@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmd_jax.two_sample import NoBandwidthError, gaussian, median_bandwidth, mmd2_unbiased
-from mmd_jax.two_sample.kernels import MEDIAN_ROWS, _choose, gaussian_pair, gaussian_tile
+from mmd_jax.two_sample.bandwidths import CHOSEN_ROWS, _choose
 from tests import reference
 
 
@@ -18,15 +18,15 @@ def rows(seed, *shape, dtype=np.float32):
 def test_tile_is_the_pair_for_all_pairs(bandwidth):
     a, b = jnp.asarray(rows(0, 7, 3)), jnp.asarray(rows(1, 5, 3))
     bandwidth = jnp.asarray(bandwidth)
-    pairs = jax.vmap(jax.vmap(gaussian_pair, (None, 0, None)), (0, None, None))(a, b, bandwidth)
-    np.testing.assert_allclose(gaussian_tile(a, b, bandwidth), pairs, rtol=1e-5)
+    pairs = jax.vmap(jax.vmap(gaussian.pair, (None, 0, None)), (0, None, None))(a, b, bandwidth)
+    np.testing.assert_allclose(gaussian.tile(a, b, bandwidth), pairs, rtol=1e-5)
     assert float(pairs[2, 3]) == pytest.approx(reference.gaussian(a[2], b[3], bandwidth), rel=1e-5)
 
 
 def test_several_bandwidths_are_summed():
     a, b = jnp.asarray(rows(0, 4, 2)), jnp.asarray(rows(1, 4, 2))
-    each = sum(gaussian_tile(a, b, jnp.asarray([s])) for s in (0.5, 1.0, 4.0))
-    np.testing.assert_allclose(gaussian_tile(a, b, jnp.asarray([0.5, 1.0, 4.0])), each, rtol=1e-6)
+    each = sum(gaussian.tile(a, b, jnp.asarray([s])) for s in (0.5, 1.0, 4.0))
+    np.testing.assert_allclose(gaussian.tile(a, b, jnp.asarray([0.5, 1.0, 4.0])), each, rtol=1e-6)
 
 
 def test_derivative_is_finite_at_coincident_points():
@@ -50,7 +50,7 @@ def test_median_bandwidth_in_float64():
 
 def test_median_bandwidth_of_many_rows_is_near_that_of_all_and_blind_to_their_order():
     pooled = np.concatenate([rows(0, 1500, 4), 1 + rows(1, 1500, 4)])
-    assert len(pooled) > MEDIAN_ROWS
+    assert len(pooled) > CHOSEN_ROWS
     found = float(median_bandwidth(pooled))
     # 1,024 rows: the standard error of a median of distances is about 1 %.
     assert found == pytest.approx(reference.median_distance(pooled[::5]), rel=0.05)
@@ -93,7 +93,7 @@ def test_chosen_rows_are_the_same_in_any_order_and_width_and_represent_all(dtype
             signed = np.where((pooled == 0) & (rng.random(pooled.shape) < 0.5), -0.0, pooled)
             np.testing.assert_array_equal(chosen(rng.permutation(signed), 64, 1096), found)
         # 40 % zeros, by chance as in a sample without replacement.
-        error = np.sqrt(0.4 * 0.6 / MEDIAN_ROWS)
+        error = np.sqrt(0.4 * 0.6 / CHOSEN_ROWS)
         share = (chosen(kinds["zeros"], 3, 0) == 0).all(axis=1).mean()
         assert abs(share - 0.4) < 4 * error
         # Every copy has the same chance: 25.6 of 75, give or take.

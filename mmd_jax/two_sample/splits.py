@@ -1,0 +1,148 @@
+"""The observed split of the pooled rows and the resampled ones, and what the engine sums up for all of them in one pass.
+
+Two forms: each split a column of the rows, or, much cheaper for many splits, a column of bins of rows. A pass can be
+made at once, or from outside over ranges of tiles: `begin`, `gram.accumulate`, `conclude`.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Int, Int8, Key
+
+from mmd_jax.two_sample.gram import Problem, Progress, Reduce, Spec, accumulate, count_tiles, finish, initial, prepare
+from mmd_jax.two_sample.pooled import Pooled
+from mmd_jax.two_sample.reductions import (
+    SplitSums,
+    as_split_sums,
+    block_sums,
+    quadratic_forms,
+    split_sums_of_bins,
+)
+from mmd_jax.two_sample.resampling import (
+    bin_permutations,
+    group_permutations,
+    into_bins,
+    observed_column,
+    permutations,
+    swapped_pairs,
+)
+
+# (key, B, pooled, groups or None) -> columns [N, B]
+Resampling = Callable[[Array, int, Pooled, Array | None], Array]
+
+
+def permute(key: Array, num: int, pooled: Pooled, groups: Array | None) -> Array:
+    """Rows, or whole groups, change sides, as many as were there."""
+    return permutations(key, num, pooled) if groups is None else group_permutations(key, num, pooled, groups)
+
+
+def swap(key: Array, num: int, pooled: Pooled, groups: Array | None) -> Array:
+    """The members of random pairs change sides."""
+    return swapped_pairs(key, num, pooled)
+
+
+class Scheme(NamedTuple):
+    """How splits are resampled: all that is static about it.
+
+    Attributes:
+      num: B.
+      resample: what changes sides, where `bins` is none.
+      bins: number of bins, of which whole ones change sides.
+      grouped: whether the bins hold groups, and so differ in size.
+    """
+
+    num: int
+    resample: Resampling = permute
+    bins: int | None = None
+    grouped: bool = False
+
+
+class Splits(NamedTuple):
+    """The splits, the observed one first, and the engine's problem that they make.
+
+    Attributes:
+      problem: its columns are the splits of the rows, or the bins of the rows.
+      members: which units are X. A unit is a row, or a bin. Shape [u, 1 + B], int8.
+      sizes: rows in each unit; padding has none. Shape [u].
+    """
+
+    problem: Problem
+    members: Int8[Array, "u C"]
+    sizes: Int[Array, " u"]
+
+
+def resampled_sums(
+    key: Key[Array, ""],
+    pooled: Pooled,
+    groups: Int[Array, " N"] | None,
+    bandwidths: tuple[Array, ...],
+    spec: Spec,
+    scheme: Scheme,
+) -> tuple[SplitSums, Splits]:
+    """The sums of kernel values of the observed and the resampled splits, for every kernel, in one pass.
+
+    Args:
+      key: consumed.
+      pooled: the rows.
+      groups: of each row, permuted whole; or none. Shape [N].
+      bandwidths: for each kernel, its grid. Shapes [g, k].
+      spec: kernels, precision, devices.
+      scheme: how splits are resampled.
+
+    Returns:
+      The sums, shapes [K, 1 + B], and the splits.
+    """
+    splits = begin(key, pooled, groups, bandwidths, spec, scheme)
+    reduce = reduction(scheme, splits.problem)
+    num_tiles = count_tiles(pooled.count, splits.problem.blocks.shape[1])
+    progress = accumulate(initial(splits.problem, spec, reduce), 0, num_tiles, splits.problem, spec, reduce)
+    return conclude(progress, splits, scheme), splits
+
+
+def begin(
+    key: Key[Array, ""],
+    pooled: Pooled,
+    groups: Int[Array, " N"] | None,
+    bandwidths: tuple[Array, ...],
+    spec: Spec,
+    scheme: Scheme,
+) -> Splits:
+    """Draw the splits and lay out the problem. Arguments as `resampled_sums`."""
+    if scheme.bins is None:
+        columns = jnp.concatenate([observed_column(pooled), scheme.resample(key, scheme.num, pooled, groups)], axis=1)
+        sizes = (jnp.arange(pooled.capacity) < pooled.count).astype(jnp.int32)
+        return Splits(prepare(pooled, columns, bandwidths, spec), columns, sizes)
+    bins_key, permutations_key = jax.random.split(key)
+    bins = into_bins(bins_key, scheme.bins, pooled, groups)
+    blocks = jnp.asarray(pooled.blocks)
+    rows = blocks.reshape(-1, blocks.shape[2])[bins.order]
+    problem = prepare(pooled._replace(blocks=rows.reshape(blocks.shape)), bins.bins, bandwidths, spec)
+    return Splits(problem, bin_permutations(permutations_key, scheme.num, bins), bins.sizes)
+
+
+def conclude(progress: Progress, splits: Splits, scheme: Scheme) -> SplitSums:
+    """From the sums over all tiles to those of every split."""
+    sums, problem = finish(progress), splits.problem
+    if scheme.bins is None:
+        return as_split_sums(sums, problem)
+    sizes = splits.sizes.astype(problem.blocks.dtype)
+    return split_sums_of_bins(sums, sizes, splits.members, jnp.concatenate(problem.shifts))
+
+
+def reduction(scheme: Scheme, problem: Problem) -> Reduce:
+    """What a tile of this problem adds."""
+    b, t, _ = problem.blocks.shape
+    return quadratic_forms if scheme.bins is None else _block_sums(scheme.bins, scheme.grouped, b, t)
+
+
+@cache
+def _block_sums(num_bins: int, grouped: bool, b: int, t: int) -> Reduce:
+    if grouped:
+        return block_sums(num_bins + 2, num_bins + 2)
+    # More than half of the capacity is rows, so a bin holds at least this many of them; two bins hold left-over rows.
+    smallest = max(1, b * t // 2 // num_bins)
+    return block_sums(num_bins + 2, t // smallest + 4)
