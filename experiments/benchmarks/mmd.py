@@ -26,7 +26,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from experiments.benchmarks.peers import PATH_VARIABLE, Peer, PeerProcess, aggregated_peers, peak_megabytes, peers
+from experiments.benchmarks.peer_process import PeerProcess, peak_megabytes
+from experiments.benchmarks.peers import PATH_VARIABLE, Peer, aggregated_peers, peers
 
 TARGET_MB = 400  # at n = 10,000, d = 64, B = 200
 NUM_BANDWIDTHS = 10
@@ -64,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
         num_bandwidths = NUM_BANDWIDTHS if arguments.aggregated else 0
         methods = aggregated_peers(num_bandwidths) if num_bandwidths else peers()
         wanted = [name.lower() for name in arguments.methods or [""]]
-        methods = [m for i, m in enumerate(methods) if i == 0 or any(name in m.name.lower() for name in wanted)]
+        methods = tuple(m for i, m in enumerate(methods) if i == 0 or any(name in m.name.lower() for name in wanted))
         pythons = [sys.executable, *arguments.python]
         print_beside(methods, num_bandwidths, shapes, arguments.repeats, arguments.limit, pythons)
     else:
@@ -128,8 +129,8 @@ def print_beside(
         ours = rows.get(methods[0].name, {})
         for method in there:
             label = f"{method.name:<19} {'yes' if method.exact else 'no':<5} {n:7d} {d:5d} {num:5d}"
-            row = rows.get(method.name)
-            if row is None or "warm" not in row:
+            row = rows.get(method.name, {})
+            if "warm" not in row:
                 print(f"{label} {reasons[method.name]}", flush=True)
                 continue
             first, warm = (row[name] / ours.get(name, math.nan) for name in ("first", "warm"))

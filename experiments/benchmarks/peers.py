@@ -6,17 +6,11 @@ environment variable MMD_PEERS; none of their code is in this repository. Where 
 kernel exp(-‖a - b‖² / 2σ²) with our σ, the median distance of the pooled rows; its `note` says what differs.
 """
 
-import base64
 import contextlib
 import importlib
 import importlib.util
-import json
 import os
-import queue
-import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -26,7 +20,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 PATH_VARIABLE = "MMD_PEERS"
-ROOT = Path(__file__).resolve().parents[2]
 MEDIAN_ROWS = 1024  # as ours
 
 
@@ -229,9 +222,9 @@ def _goodpoints() -> PeerTest:
     from goodpoints.ctt import ctt
 
     def call(x: np.ndarray, y: np.ndarray, num: int, seed: int, alpha: float) -> PeerResult:
-        x, y = np.float64(x), np.float64(y)
         lam = 2**0.5 * median_distance(x, y)  # its kernel, too, is exp(−‖a − b‖² / lam²)
-        result = ctt(x, y, 4, B=num, lam=lam, null_seed=seed, statistic_seed=seed + 1, alpha=alpha)
+        seeds = {"null_seed": seed, "statistic_seed": seed + 1}
+        result = ctt(x.astype(np.float64), y.astype(np.float64), 4, B=num, lam=lam, alpha=alpha, **seeds)
         # `rejects` is a probability, strictly between 0 and 1 where the statistic ties with the threshold.
         return PeerResult(None, bool(np.random.default_rng(seed + 2).random() < result.rejects))
 
@@ -311,134 +304,3 @@ def _only_for_now(path: Path, unused: tuple[str, ...]) -> Iterator[None]:
                 del sys.modules[name]
                 if name in before and name not in missing:
                     sys.modules[name] = before[name]
-
-
-class PeerProcess:
-    """A test in a process of its own, which stays and answers one call at a time: its memory and its imports are its own.
-
-    Attributes:
-      missing: why the test cannot be imported there, or empty.
-    """
-
-    def __init__(self, name: str, *, num_bandwidths: int = 0, python: str = sys.executable) -> None:
-        """Starts `python`, which needs numpy and what the peer needs, and imports the peer.
-
-        Args:
-          name: of one of `peers()`, or of `aggregated_peers(num_bandwidths)` where that is not 0.
-          num_bandwidths: see there.
-          python: the interpreter.
-        """
-        command = [python, "-m", "experiments.benchmarks.peers", name, str(num_bandwidths)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, text=True
-        )  # fmt: skip
-        self._replies: queue.Queue[str] = queue.Queue()
-        threading.Thread(target=self._listen, daemon=True).start()
-        self.missing = str(self._reply(None).get("missing", ""))
-
-    def prepare(self, n: int, d: int) -> None:
-        """Makes two samples of n rows from N(0, I_d) there, and counts memory from now on."""
-        self._ask({"prepare": [n, d]}, None)
-
-    def timed(self, num: int, seed: int, alpha: float = 0.05, limit: float | None = None) -> dict[str, float]:
-        """Tests the prepared samples: seconds, peak megabytes since then, reject. TimeoutError after `limit` seconds."""
-        return self._ask({"num": num, "seed": seed, "alpha": alpha}, limit)
-
-    def __call__(self, x: np.ndarray, y: np.ndarray, num: int, seed: int, alpha: float) -> PeerResult:
-        """Tests these samples: a `PeerTest`."""
-        samples = {
-            name: [base64.b64encode(np.float32(a).tobytes()).decode(), *a.shape] for name, a in zip("xy", (x, y))
-        }
-        found = self._ask({**samples, "num": num, "seed": seed, "alpha": alpha}, None)
-        return PeerResult(found["pvalue"], found["reject"])
-
-    def close(self) -> None:
-        """Ends the process."""
-        self._process.kill()
-        self._process.wait()
-
-    def _listen(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._replies.put(line)
-        self._replies.put("")
-
-    def _ask(self, request: dict[str, Any], limit: float | None) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        return self._reply(limit)
-
-    def _reply(self, limit: float | None) -> dict[str, Any]:
-        try:
-            line = self._replies.get(timeout=limit)
-        except queue.Empty:
-            self.close()
-            raise TimeoutError(f"stopped after {limit:g} s") from None
-        if not line:
-            raise RuntimeError(f"its process ended with exit status {self._process.wait()}")
-        reply = json.loads(line)
-        if "error" in reply:
-            raise RuntimeError(reply["error"])
-        return reply
-
-
-def serve(name: str, num_bandwidths: int) -> None:
-    """The other end of `PeerProcess`: a line of JSON in, a line out."""
-    replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a peer prints goes elsewhere
-
-    def reply(**fields: Any) -> None:
-        replies.write(json.dumps(fields) + "\n")
-        replies.flush()
-
-    peer = next(p for p in (aggregated_peers(num_bandwidths) if num_bandwidths else peers()) if p.name == name)
-    try:
-        test = peer.load()
-    except Exception as error:  # an import may fail in any way, as under a numpy that is too new for it
-        return reply(missing=f"{type(error).__name__}: {error}".splitlines()[0])
-    if "jax" in sys.modules:
-        import jax
-
-        jax.block_until_ready(jax.jit(lambda a: a @ a)(np.ones((64, 64), np.float32)))  # starts the backend
-    reply()
-    samples, before = (np.empty((0, 0)), np.empty((0, 0))), 0.0
-    for line in sys.stdin:
-        request = json.loads(line)
-        try:
-            if "prepare" in request:
-                rng = np.random.default_rng(0)
-                samples = tuple(rng.standard_normal(request["prepare"], np.float32) for _ in range(2))
-                before = peak_megabytes(reset=True)
-                reply()
-                continue
-            if "x" in request:
-                samples = tuple(np.frombuffer(base64.b64decode(a), np.float32).reshape(m, d)
-                                for a, m, d in (request["x"], request["y"]))  # fmt: skip
-            start = time.perf_counter()
-            result = test(*samples, request["num"], request["seed"], request["alpha"])
-            seconds = time.perf_counter() - start
-            reply(seconds=seconds, megabytes=peak_megabytes() - before, **result._asdict())
-        except Exception as error:
-            reply(error=f"{type(error).__name__}: {error}".splitlines()[0])
-
-
-def peak_megabytes(*, reset: bool = False) -> float:
-    """The largest resident size this process has had, counted anew from now on with `reset` where the system can."""
-    if reset:
-        with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w", encoding="ascii") as switch:
-            switch.write("5")
-    try:
-        # Not getrusage: its maximum is inherited from the process that started this one.
-        with open("/proc/self/status", encoding="ascii") as status:
-            return next(float(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        import resource
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak / (1024**2 if sys.platform == "darwin" else 1024)
-
-
-if __name__ == "__main__":
-    serve(sys.argv[1], int(sys.argv[2]))

@@ -1,0 +1,156 @@
+"""The benchmarks' machinery: peers are found, run in their own processes, timed and skipped."""
+
+import importlib.util
+import math
+import sys
+
+import jax
+import numpy as np
+import pytest
+from scipy.spatial.distance import pdist
+
+from experiments.benchmarks import mmd
+from experiments.benchmarks.peer_process import PeerProcess
+from experiments.benchmarks.peers import PATH_VARIABLE, aggregated_peers, median_distance, peers
+from mmd_jax.two_sample import permutation_test
+
+# A stand-in for a repository without a package: its statistic is the difference of the means, in standard errors.
+PEER = """
+import torch
+from math import sqrt
+import matplotlib.pyplot as plt
+plt.style.use("seaborn-white")
+
+def RBFkernel1(x, y, bw):
+    return None
+
+def crossMMD2sampleUnpaired(x, y, kernel_func):
+    print("chatter")
+    if len(x) == 13:
+        raise ValueError("thirteen rows")
+    assert kernel_func.keywords["bw"] > 0
+    return (y.mean() - x.mean()) / sqrt(x.var() / x.size + y.var() / y.size)
+"""
+
+SLOW_PEER = """
+import time
+
+def inc(*args, **kwargs):
+    time.sleep(0.2)
+    return 0, {"p-value": 1.0, "MMDInc test reject": 0}
+"""
+
+
+@pytest.fixture
+def peer_path(tmp_path, monkeypatch):
+    source = tmp_path / "permfreemmd" / "src"
+    source.mkdir(parents=True)
+    (source / "utils.py").write_text(PEER)
+    monkeypatch.setenv(PATH_VARIABLE, str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def samples():
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((60, 3), np.float32), rng.standard_normal((50, 3), np.float32) + np.float32(1)
+
+
+def named(name):
+    return next(peer for peer in peers() if peer.name == name)
+
+
+def test_median_distance_is_that_of_all_pairs(samples):
+    x, y = samples
+    np.testing.assert_allclose(median_distance(x, y), np.median(pdist(np.concatenate([x, y]))), rtol=1e-5)
+
+
+def test_names_are_told_apart():
+    for methods in (peers(), aggregated_peers()):
+        assert len({peer.name for peer in methods}) == len(methods)
+
+
+def test_a_peer_without_a_package_is_found_by_its_folder(peer_path, samples):
+    before = {name: sys.modules.get(name) for name in ("utils", "torch")}
+    test = named("cross-MMD").load()
+    assert {name: sys.modules.get(name) for name in before} == before
+    assert str(peer_path / "permfreemmd" / "src") not in sys.path
+    x, y = samples
+    assert test(x, y, 200, 0, 0.05).reject and not test(y, x, 200, 0, 0.05).reject
+
+
+def test_a_missing_peer_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.delenv(PATH_VARIABLE, raising=False)
+    with pytest.raises(ImportError, match="--peer-path"):
+        named("mmdfuse").load()
+    monkeypatch.setenv(PATH_VARIABLE, str(tmp_path))
+    with pytest.raises(ImportError, match=f"no folder mmdfuse in {tmp_path}"):
+        named("mmdfuse").load()
+
+
+@pytest.mark.parametrize("name", ["hyppo", "goodpoints CTT"])
+def test_packaged_peers_see_a_shift(name, samples):
+    if importlib.util.find_spec(name.split()[0]) is None:
+        pytest.skip(f"{name} is not installed")
+    x, y = samples
+    process = PeerProcess(name)
+    assert process(x, y, 99, 0, 0.05).reject and not process(x, x[::-1], 99, 0, 0.05).reject
+    process.close()
+
+
+def test_a_process_answers_as_the_peer_itself_does(peer_path, samples):
+    x, y = samples
+    process = PeerProcess("cross-MMD")
+    assert process.missing == ""
+    there, here = process(x, y, 200, 0, 0.05), named("cross-MMD").load()(x, y, 200, 0, 0.05)
+    assert there == here
+    with pytest.raises(RuntimeError, match="ValueError: thirteen rows"):
+        process(x[:13], y, 200, 0, 0.05)
+    process.prepare(40, 5)
+    found = process.timed(200, 0)
+    assert found["seconds"] > 0 and found["megabytes"] >= 0
+    with pytest.raises(TimeoutError, match="stopped after 0 s"):
+        process.timed(200, 0, limit=0)
+    with pytest.raises(RuntimeError, match="ended"):
+        process.timed(200, 0)
+    process.close()
+
+
+def test_what_would_take_too_long_is_skipped():
+    assert mmd._too_long({}, 1000, 120) == ""
+    # 5 s of compiling, and then 10 s that grow with the square of n.
+    assert mmd._too_long({1000: (15, 10)}, 2000, 45.1) == ""
+    assert "about 45 s" in mmd._too_long({1000: (15, 10)}, 2000, 44.9)
+    # Its own growth, once two sizes are known: here linear.
+    assert "about 20 s" in mmd._too_long({1000: (5, 5), 2000: (10, 10)}, 4000, 1)
+    assert "was not finished" in mmd._too_long({1000: (math.inf, math.inf)}, 2000, 1e9)
+
+
+def test_the_table_sets_peers_beside_the_first(peer_path, monkeypatch, capsys):
+    (peer_path / "agginc" / "agginc").mkdir(parents=True)
+    (peer_path / "agginc" / "agginc" / "__init__.py").write_text("")
+    (peer_path / "agginc" / "agginc" / "jax.py").write_text(SLOW_PEER)
+    methods = ("cross-MMD", "agginc", "mmdfuse")
+    monkeypatch.setattr(mmd, "peers", lambda: tuple(named(name) for name in methods))
+    mmd.main(["--peers", "--sizes", "40", "20", "--features", "3", "--permutations", "20", "--limit", "0.3"])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    (small, slow), (large, skipped) = lines[1:3], lines[3:5]
+    assert small[:5] == ["cross-MMD", "no", "20", "3", "20"] and small[7:9] == ["1.0", "1.0"]
+    assert slow[:5] == ["agginc", "no", "20", "3", "20"]
+    # It sleeps for a fifth of a second; what it is held against takes a few milliseconds.
+    assert 0.2 <= float(slow[6]) < 2 and float(slow[8]) > 1
+    assert large[2] == "40" and large[7:9] == ["1.0", "1.0"]
+    assert skipped[:3] == ["agginc", "no", "40"] and skipped[5] == "skipped:"
+    assert ["mmdfuse:", "not", "here:", "ImportError:", "no", "folder", "mmdfuse"] in [line[:7] for line in lines]
+
+
+def test_our_own_row_is_the_permutation_test(samples):
+    x, y = samples
+    direct = permutation_test(jax.random.key(3), x, y, num_permutations=40, alpha=0.1)
+    assert named("mmd_jax").load()(x, y, 40, 3, 0.1) == (float(direct.pvalue), bool(direct.reject))
+
+
+def test_sizes_that_cannot_be_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        mmd.main(["--sizes", "1"])
+    assert "sizes must be at least 2" in capsys.readouterr().err
