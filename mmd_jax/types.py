@@ -22,6 +22,7 @@ class KernelTable(NamedTuple):
     """What each of K kernels and bandwidths found alone, in a test over all of them.
 
     Attributes:
+      layer: which of the layers, by its place among them, where several were tested together; else 0. Shape [K], int32.
       kernel: which of the kernels, by its place among them. Shape [K], int32.
       bandwidth: shape [K].
       statistic: unbiased estimate of MMD² by this kernel. Shape [K].
@@ -29,6 +30,7 @@ class KernelTable(NamedTuple):
       reject: whether this kernel's statistic is among those for which the test rejects. Shape [K], bool.
     """
 
+    layer: Array
     kernel: Array
     bandwidth: Array
     statistic: Array

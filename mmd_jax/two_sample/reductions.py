@@ -4,6 +4,7 @@ With XX = diag(SᵀKS), r = K1 and T = 1ᵀr for a split's 0/1 column S (K witho
 sides are XY = Sᵀr − XX and YY = T − 2Sᵀr + XX: every quadratic-time MMD is a combination of these.
 """
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -114,6 +115,18 @@ def quadratic_forms(tile: Tile, dot: Dot) -> ColumnSums:
 def _with_ones(columns: Array, present: Float[Array, " t"]) -> Float[Array, "t C1"]:
     """Padding has 0 in all columns, so it counts nowhere; the last column is 1 for rows."""
     return jnp.concatenate([columns.astype(present.dtype) * present[:, None], present[:, None]], axis=1)
+
+
+def sum_of_squares(tile: Tile, dot: Dot) -> Float[Array, ""]:
+    """Σ k(z_i, z_j)², shifted, over ordered pairs of different rows."""
+    squares = jnp.dot(tile.values * tile.values, tile.right_present, precision=lax.Precision.HIGHEST)
+    return (1 + (tile.i != tile.j)) * jnp.dot(tile.left_present, squares, precision=lax.Precision.HIGHEST)
+
+
+@cache
+def together(*reduces: Reduce) -> Reduce:
+    """Several reductions of one visit: their sums as a tuple."""
+    return lambda tile, dot: tuple(reduce(tile, dot) for reduce in reduces)
 
 
 def block_sums(num_bins: int, widest: int) -> Reduce:

@@ -6,14 +6,14 @@ made at once, or from outside over ranges of tiles: `begin`, `gram.accumulate`, 
 
 from collections.abc import Callable
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Int, Int8, Key
 
-from mmd_jax.two_sample.gram import Problem, Progress, Reduce, Spec, accumulate, count_tiles, finish, initial, prepare
+from mmd_jax.two_sample.gram import Problem, Reduce, Spec, prepare, visit_all
 from mmd_jax.two_sample.pooled import Pooled
 from mmd_jax.two_sample.reductions import (
     SplitSums,
@@ -97,10 +97,7 @@ def resampled_sums(
       The sums, shapes [K, 1 + B], and the splits.
     """
     splits = begin(key, pooled, groups, bandwidths, spec, scheme)
-    reduce = reduction(scheme, splits.problem)
-    num_tiles = count_tiles(pooled.count, splits.problem.blocks.shape[1])
-    progress = accumulate(initial(splits.problem, spec, reduce), 0, num_tiles, splits.problem, spec, reduce)
-    return conclude(progress, splits, scheme), splits
+    return conclude(visit_all(splits.problem, spec, reduction(scheme, splits.problem)), splits, scheme), splits
 
 
 def begin(
@@ -124,9 +121,9 @@ def begin(
     return Splits(problem, bin_permutations(permutations_key, scheme.num, bins), bins.sizes)
 
 
-def conclude(progress: Progress, splits: Splits, scheme: Scheme) -> SplitSums:
-    """From the sums over all tiles to those of every split."""
-    sums, problem = finish(progress), splits.problem
+def conclude(sums: Any, splits: Splits, scheme: Scheme) -> SplitSums:
+    """From what the `reduction` gave over all tiles to the sums of every split."""
+    problem = splits.problem
     if scheme.bins is None:
         return as_split_sums(sums, problem)
     sizes = splits.sizes.astype(problem.blocks.dtype)
