@@ -1,0 +1,133 @@
+"""(cells, run_one, directory) → rows: the only resumable grid, with progress and time left.
+
+Each finished cell is one line of `cells.jsonl`, appended in one write. A run that is killed at any moment loses the cell
+in flight, and the same command goes on from there. What defines a cell is hashed and kept with its row, so a row is used
+again only for the very settings it was made with.
+"""
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments import workdir
+from experiments.progress import progress
+
+FILE = "cells.jsonl"
+
+
+class Cell(NamedTuple):
+    """One cell of a grid.
+
+    Attributes:
+      name: unique in the grid, and the same from run to run; `--only` and the tables know the cell by it.
+      settings: everything that its numbers depend on, as plain values: sizes, seed, and a version that is raised by hand
+        where the code that makes the numbers changes them.
+      cost: how long it takes beside the others, in any unit; only the time left is reckoned with it.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    cost: float = 1.0
+
+
+class SkipError(Exception):
+    """Raised by `run_one` with the reason why a cell can't run here; it is not kept, and tried again the next time."""
+
+
+def run_cells(
+    cells: Sequence[Cell],
+    run_one: Callable[[Cell], Mapping[str, Any]],
+    directory: Path,
+    *,
+    label: str,
+    workers: int = 1,
+) -> list[dict[str, Any]]:
+    """Runs the cells that `directory` has no row of yet, in their order.
+
+    Args:
+      cells: the grid, or the part of it that is asked for.
+      run_one: a cell → its numbers, which JSON can hold. What it raises ends the run; finished cells stay.
+      directory: the work directory, made here; it belongs to the grid called `label`, and to one process at a time.
+      label: of the grid, which its line of progress begins with.
+      workers: threads that run cells side by side; it pays where a cell is mostly compiling, or small arrays. An
+        interrupt then waits for the cells in flight.
+
+    Returns:
+      One row a cell, in the order of `cells`: "cell", the settings, the numbers, and "seconds"; or "cell", the settings,
+      and "skipped" with the reason.
+
+    Raises:
+      ValueError: two cells of one name, or a directory that holds something else (see `workdir.open_workdir`).
+    """
+    names = [cell.name for cell in cells]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"two cells are called {twice[0]!r}; the name of a cell tells it from the others")
+    directory = workdir.open_workdir(directory, {"grid": label})
+    rows = {row["cell"]: row for row in finished(cells, directory)}
+    missing = [cell for cell in cells if cell.name not in rows]
+    total = sum(cell.cost for cell in missing) or 1.0
+    show, done = progress(label, 100), 0.0
+    lock, pool = threading.Lock(), ThreadPoolExecutor(workers)
+    try:
+        futures = {pool.submit(_run, cell, run_one, directory, lock): cell for cell in missing}
+        for number, future in enumerate(as_completed(futures), start=1):
+            cell = futures[future]
+            rows[cell.name] = future.result()
+            done += cell.cost
+            show(round(100 * done / total, 1), f"{number} of {len(missing)} cells; last: {cell.name}")
+    finally:
+        pool.shutdown(cancel_futures=True)
+        show(100, None)
+    return [rows[name] for name in names]
+
+
+def finished(cells: Iterable[Cell], directory: Path) -> list[dict[str, Any]]:
+    """The rows that are there of these cells, made with these settings; a last line that a kill cut in two is none.
+
+    Raises:
+      ValueError: the file was changed: a line before the last is not JSON.
+    """
+    found = {row.get("fingerprint"): row for row in workdir.read_metrics(Path(directory) / FILE)}
+    there = (found.get(fingerprint(cell)) for cell in cells)
+    return [{name: value for name, value in row.items() if name != "fingerprint"} for row in there if row is not None]
+
+
+def fingerprint(cell: Cell) -> str:
+    """A hash of the cell's name and settings, whatever the order of these."""
+    content = json.dumps([cell.name, workdir.plain(cell.settings)], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def select(cells: Sequence[Cell], pattern: str) -> list[Cell]:
+    """The cells whose name holds one of the words of the pattern, which commas part; an empty pattern takes all.
+
+    Raises:
+      ValueError: none does; the message lists some names.
+    """
+    words = [word for word in pattern.split(",") if word]
+    chosen = [cell for cell in cells if not words or any(word in cell.name for word in words)]
+    if not chosen:
+        some = ", ".join(cell.name for cell in cells[:: max(1, len(cells) // 6)])
+        raise ValueError(f"no cell's name contains {pattern!r}; there are {len(cells)} cells, such as {some}")
+    return chosen
+
+
+def _run(
+    cell: Cell, run_one: Callable[[Cell], Mapping[str, Any]], directory: Path, lock: threading.Lock
+) -> dict[str, Any]:
+    """One cell's row, which is on the disk when this returns."""
+    start = time.perf_counter()
+    row = {"cell": cell.name, **cell.settings}
+    try:
+        row |= run_one(cell)
+    except SkipError as reason:
+        return workdir.plain({**row, "skipped": str(reason)})
+    row["seconds"] = round(time.perf_counter() - start, 3)
+    with lock:
+        workdir.append_metrics(directory / FILE, {**row, "fingerprint": fingerprint(cell)})
+    return workdir.plain(row)  # as it will be read: tuples are lists
