@@ -10,7 +10,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,9 +72,24 @@ def run_cells(
     missing = [cell for cell in cells if cell.name not in rows]
     total = sum(cell.cost for cell in missing) or 1.0
     show, done = progress(label, 100), 0.0
-    lock, pool = threading.Lock(), ThreadPoolExecutor(workers)
+    lock, stop = threading.Lock(), threading.Event()
+
+    def run(cell: Cell) -> dict[str, Any]:
+        if stop.is_set():
+            raise CancelledError
+        try:
+            row = _run(cell, run_one)
+            if "skipped" not in row:
+                with lock:
+                    workdir.append_metrics(directory / FILE, {**row, "fingerprint": fingerprint(cell)})
+        except BaseException:
+            stop.set()
+            raise
+        return row
+
+    pool = ThreadPoolExecutor(workers)
     try:
-        futures = {pool.submit(_run, cell, run_one, directory, lock): cell for cell in missing}
+        futures = {pool.submit(run, cell): cell for cell in missing}
         for number, future in enumerate(as_completed(futures), start=1):
             cell = futures[future]
             rows[cell.name] = future.result()
@@ -117,17 +132,12 @@ def select(cells: Sequence[Cell], pattern: str) -> list[Cell]:
     return chosen
 
 
-def _run(
-    cell: Cell, run_one: Callable[[Cell], Mapping[str, Any]], directory: Path, lock: threading.Lock
-) -> dict[str, Any]:
-    """One cell's row, which is on the disk when this returns."""
+def _run(cell: Cell, run_one: Callable[[Cell], Mapping[str, Any]]) -> dict[str, Any]:
     start = time.perf_counter()
     row = {"cell": cell.name, **cell.settings}
     try:
         row |= run_one(cell)
+        row["seconds"] = round(time.perf_counter() - start, 3)
     except SkipError as reason:
-        return workdir.plain({**row, "skipped": str(reason)})
-    row["seconds"] = round(time.perf_counter() - start, 3)
-    with lock:
-        workdir.append_metrics(directory / FILE, {**row, "fingerprint": fingerprint(cell)})
+        row["skipped"] = str(reason)
     return workdir.plain(row)  # as it will be read: tuples are lists

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import matplotlib
 import matplotlib.style
@@ -21,15 +21,6 @@ DASHES = ("-", "--", ":", "-.")
 PERCENT = FuncFormatter(lambda share, _: f"{100 * share:g}%")
 
 Row = dict[str, Any]
-
-
-class Panel(Protocol):
-    """What the picture needs to know of a family of problems."""
-
-    name: str
-    title: str
-    axis: str
-    n: int
 
 
 def level(rows: Sequence[Row]) -> dict[str, bytes]:
@@ -81,8 +72,13 @@ def _interval(axes: Axes, row: Row, y: float, most: float, look: dict[str, Any])
         axes.plot(at, y, ls="none", marker="o", ms=8, mfc="none", mec=BLACK, zorder=4)
 
 
-def power(rows: Sequence[Row], families: Sequence[Panel]) -> dict[str, bytes]:
-    """Rejection rates where P and Q differ: a panel a family, a curve a test."""
+def power(rows: Sequence[Row], families: Sequence[Any]) -> dict[str, bytes]:
+    """Rejection rates where P and Q differ: a panel a family, a curve a test.
+
+    Args:
+      rows: of the finished cells.
+      families: with name, title, axis, and n, in the order of the panels.
+    """
     families = [family for family in families if any(row["family"] == family.name for row in rows)]
     if not families:
         return {}
