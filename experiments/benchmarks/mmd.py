@@ -24,13 +24,30 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from experiments.benchmarks.peer_process import PeerProcess, peak_megabytes
 from experiments.benchmarks.peers import PATH_VARIABLE, Peer, aggregated_peers, peers
 
 TARGET_MB = 400  # at n = 10,000, d = 64, B = 200
 NUM_BANDWIDTHS = 10
+
+
+class Row(NamedTuple):
+    """What a method took.
+
+    Attributes:
+      first: seconds of the first call, with compiling.
+      warm: seconds of the fastest later call.
+      megabytes: peak of memory above the started process.
+    """
+
+    first: float
+    warm: float
+    megabytes: float
+
+
+UNFINISHED = Row(math.inf, math.inf, math.nan)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -91,8 +108,7 @@ def print_beside(
 
     A method runs in the first of `pythons` that can import it; a peer's call of more than `limit` seconds is stopped.
     """
-    missing: dict[str, str] = {}
-    homes: dict[str, str] = {}
+    homes, missing = {}, {}
     for method in methods:
         homes[method.name], missing[method.name] = _find_home(method.name, num_bandwidths, pythons)
     there = [method for method in methods if not missing[method.name]]
@@ -100,7 +116,7 @@ def print_beside(
         f"{'method':<19} {'exact':<5} {'n':>7} {'d':>5} {'B':>5} {'first s':>8} {'warm s':>8} "
         f"{'× first':>8} {'× warm':>8} {'MB':>6}"
     )
-    taken: dict[tuple[str, int, int], dict[int, tuple[float, float]]] = {}
+    taken: dict[tuple[str, int, int], dict[int, Row]] = {}
     for d, num, n in shapes:
         reasons: dict[str, str] = {}
         processes: dict[str, PeerProcess] = {}
@@ -108,36 +124,21 @@ def print_beside(
             reason = _too_long(taken.get((method.name, d, num), {}), n, limit)
             if reason and method is not methods[0]:
                 reasons[method.name] = reason
-            else:
-                processes[method.name] = PeerProcess(
-                    method.name, num_bandwidths=num_bandwidths, python=homes[method.name]
-                )
-                processes[method.name].prepare(n, d)
-        rows: dict[str, dict[str, float]] = {}
-        for name, process in processes.items():
-            _call(name, process, num, 0, limit, rows, reasons)
-        for repeat in range(repeats):
-            for name, process in processes.items():
-                # One warm call says enough of a slow method.
-                if name in rows and (repeat == 0 or rows[name]["warm"] < limit / 6):
-                    _call(name, process, num, 1 + repeat, limit, rows, reasons)
-        for process in processes.values():
-            process.close()
+                continue
+            process = PeerProcess(method.name, num_bandwidths=num_bandwidths, python=homes[method.name])
+            process.prepare(n, d)
+            processes[method.name] = process
+        rows = _take_turns(processes, num, repeats, limit, reasons)
         for method in there:
-            row = rows.get(method.name, {})
-            taken.setdefault((method.name, d, num), {})[n] = row.get("first", math.inf), row.get("warm", math.inf)
-        ours = rows.get(methods[0].name, {})
-        for method in there:
+            row = rows.get(method.name, UNFINISHED)
+            taken.setdefault((method.name, d, num), {})[n] = row
             label = f"{method.name:<19} {'yes' if method.exact else 'no':<5} {n:7d} {d:5d} {num:5d}"
-            row = rows.get(method.name, {})
-            if "warm" not in row:
+            if method.name in reasons:
                 print(f"{label} {reasons[method.name]}", flush=True)
                 continue
-            first, warm = (row[name] / ours.get(name, math.nan) for name in ("first", "warm"))
-            print(
-                f"{label} {row['first']:8.2f} {row['warm']:8.3f} {first:8.1f} {warm:8.1f} {row['megabytes']:6.0f}",
-                flush=True,
-            )
+            ours = rows.get(methods[0].name)
+            first, warm = (f"{row[i] / ours[i]:.1f}" if ours else "–" for i in range(2))
+            print(f"{label} {row.first:8.2f} {row.warm:8.3f} {first:>8} {warm:>8} {row.megabytes:6.0f}", flush=True)
     for method in methods:
         if missing[method.name]:
             print(f"{method.name}: not here: {missing[method.name]}")
@@ -157,42 +158,45 @@ def _find_home(name: str, num_bandwidths: int, pythons: Sequence[str]) -> tuple[
     return pythons[0], reasons[0]
 
 
-def _too_long(taken: dict[int, tuple[float, float]], n: int, limit: float) -> str:
-    """Why a call with n rows is not made, or empty: from the first and warm seconds of calls with fewer rows."""
+def _too_long(taken: dict[int, Row], n: int, limit: float) -> str:
+    """Why a call with n rows is not made, or empty: from what calls with fewer rows took."""
     if not taken:
         return ""
     *before, last = sorted(taken)
-    first, warm = taken[last]
+    first, warm, _ = taken[last]
     if math.isinf(warm):
         return f"skipped, as n = {last} was not finished"
     power = 2.0
     if before:
-        power = max(1.0, math.log(warm / taken[before[-1]][1]) / math.log(last / before[-1]))
+        power = max(1.0, math.log(warm / taken[before[-1]].warm) / math.log(last / before[-1]))
     # What the first call takes longer is compiling, which does not grow with n.
     expected = max(first - warm, 0) + warm * (n / last) ** power
     return f"skipped: about {expected:.0f} s, going by n = {last}" if expected > limit else ""
 
 
-def _call(
-    name: str,
-    process: PeerProcess,
-    num: int,
-    seed: int,
-    limit: float,
-    rows: dict[str, dict[str, float]],
-    reasons: dict[str, str],
-) -> None:
-    """One call, into `rows`; where it fails, its row goes and the reason comes."""
-    try:
-        found = process.timed(num, seed, limit=limit)
-    except (TimeoutError, RuntimeError) as error:
-        reasons[name] = str(error)
-        rows.pop(name, None)
-        return
-    row = rows.setdefault(name, {"first": found["seconds"]})
-    if seed:
-        row["warm"] = min(row.get("warm", math.inf), found["seconds"])
-    row["megabytes"] = found["megabytes"]
+def _take_turns(
+    processes: dict[str, PeerProcess], num: int, repeats: int, limit: float, reasons: dict[str, str]
+) -> dict[str, Row]:
+    """First all first calls, then round after round of warm ones. A method that fails gets no row, but a reason."""
+    rows: dict[str, Row] = {}
+    for turn in range(1 + repeats):
+        for name, process in processes.items():
+            # One warm call says enough of a slow method.
+            if name in reasons or (turn > 1 and rows[name].warm > limit / 6):
+                continue
+            try:
+                found = process.timed(num, turn, limit=limit)
+            except (TimeoutError, RuntimeError) as error:
+                reasons[name] = str(error)
+                rows.pop(name, None)
+                continue
+            seconds, megabytes = found["seconds"], found["megabytes"]
+            row = rows.get(name, UNFINISHED)
+            first, warm = (row.first, min(row.warm, seconds)) if turn else (seconds, row.warm)
+            rows[name] = Row(first, warm, megabytes)
+    for process in processes.values():
+        process.close()
+    return rows
 
 
 def in_own_process(n: int, d: int, num: int, repeats: int) -> dict[str, float]:

@@ -61,7 +61,8 @@ def peers() -> tuple[Peer, ...]:
         Peer("mmd_jax", True, _ours),
         Peer("hyppo", True, _hyppo, "one process, its default"),
         Peer("frouros", True, _frouros, "all cores, its default; the memory of its child processes is not counted"),
-        Peer("alibi-detect", True, _alibi_detect, "PyTorch backend; p is count / B, which can be 0"),
+        Peer("alibi-detect", True, partial(_alibi_detect, "pytorch"), "PyTorch backend; p is count / B, which can be 0"),
+        Peer("alibi-detect KeOps", True, partial(_alibi_detect, "keops"), "KeOps backend; p is count / B"),
         Peer("rff-mmd exact", True, partial(_rff_mmd, "MMDtest"), "no p"),
         Peer("mmdagg", True, aggregated_mmdagg("gaussian", 2), "2 bandwidths, the fewest it takes; wild bootstrap; no p"),
         Peer("mmdfuse", True, aggregated_mmdfuse(("gaussian",), 2), "2 bandwidths, the fewest it takes"),
@@ -190,7 +191,9 @@ def _frouros() -> PeerTest:
     return call
 
 
-def _alibi_detect() -> PeerTest:
+def _alibi_detect(backend: str) -> PeerTest:
+    if backend == "keops":
+        importlib.import_module("pykeops")
     import torch
     from alibi_detect.cd import MMDDrift
 
@@ -198,7 +201,7 @@ def _alibi_detect() -> PeerTest:
         torch.manual_seed(seed)
         sigma = np.array([median_distance(x, y)], np.float32)
         detector = MMDDrift(
-            x, backend="pytorch", p_val=alpha, sigma=sigma, configure_kernel_from_x_ref=False, n_permutations=num
+            x, backend=backend, p_val=alpha, sigma=sigma, configure_kernel_from_x_ref=False, n_permutations=num
         )
         found = detector.predict(y)["data"]
         return PeerResult(float(found["p_val"]), bool(found["is_drift"]))

@@ -1,10 +1,8 @@
 """The benchmarks' machinery: peers are found, run in their own processes, timed and skipped."""
 
 import importlib.util
-import math
 import sys
 
-import jax
 import numpy as np
 import pytest
 from scipy.spatial.distance import pdist
@@ -12,7 +10,6 @@ from scipy.spatial.distance import pdist
 from experiments.benchmarks import mmd
 from experiments.benchmarks.peer_process import PeerProcess
 from experiments.benchmarks.peers import PATH_VARIABLE, aggregated_peers, median_distance, peers
-from mmd_jax.two_sample import permutation_test
 
 # A stand-in for a repository without a package: its statistic is the difference of the means, in standard errors.
 PEER = """
@@ -117,13 +114,16 @@ def test_a_process_answers_as_the_peer_itself_does(peer_path, samples):
 
 
 def test_what_would_take_too_long_is_skipped():
+    def row(first, warm):
+        return mmd.Row(first, warm, 0)
+
     assert mmd._too_long({}, 1000, 120) == ""
     # 5 s of compiling, and then 10 s that grow with the square of n.
-    assert mmd._too_long({1000: (15, 10)}, 2000, 45.1) == ""
-    assert "about 45 s" in mmd._too_long({1000: (15, 10)}, 2000, 44.9)
+    assert mmd._too_long({1000: row(15, 10)}, 2000, 45.1) == ""
+    assert "about 45 s" in mmd._too_long({1000: row(15, 10)}, 2000, 44.9)
     # Its own growth, once two sizes are known: here linear.
-    assert "about 20 s" in mmd._too_long({1000: (5, 5), 2000: (10, 10)}, 4000, 1)
-    assert "was not finished" in mmd._too_long({1000: (math.inf, math.inf)}, 2000, 1e9)
+    assert "about 20 s" in mmd._too_long({1000: row(5, 5), 2000: row(10, 10)}, 4000, 1)
+    assert "was not finished" in mmd._too_long({1000: mmd.UNFINISHED}, 2000, 1e9)
 
 
 def test_the_table_sets_peers_beside_the_first(peer_path, monkeypatch, capsys):
@@ -142,12 +142,6 @@ def test_the_table_sets_peers_beside_the_first(peer_path, monkeypatch, capsys):
     assert large[2] == "40" and large[7:9] == ["1.0", "1.0"]
     assert skipped[:3] == ["agginc", "no", "40"] and skipped[5] == "skipped:"
     assert ["mmdfuse:", "not", "here:", "ImportError:", "no", "folder", "mmdfuse"] in [line[:7] for line in lines]
-
-
-def test_our_own_row_is_the_permutation_test(samples):
-    x, y = samples
-    direct = permutation_test(jax.random.key(3), x, y, num_permutations=40, alpha=0.1)
-    assert named("mmd_jax").load()(x, y, 40, 3, 0.1) == (float(direct.pvalue), bool(direct.reject))
 
 
 def test_sizes_that_cannot_be_are_refused(capsys):
