@@ -179,7 +179,9 @@ def _layers(x: Any, y: Any) -> list[tuple[Any, Any]]:
     for name, sample in (("x", x), ("y", y)):
         rows = {layer: len(one) for layer, one in sample.items()}
         if len(set(rows.values())) > 1:
-            raise ValueError(f"the layers of {name} have {rows} rows; expected one row a layer for each row of the sample.")
+            raise ValueError(
+                f"the layers of {name} have {rows} rows; expected one row a layer for each row of the sample."
+            )
     return [(x[layer], y[layer]) for layer in x]
 
 

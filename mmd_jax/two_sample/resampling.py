@@ -75,76 +75,88 @@ def swapped_pairs(key: Key[Array, ""], num: int, pooled: Pooled) -> Int8[Array, 
 
 
 class Bins(NamedTuple):
-    """Rows put into bins, of which whole ones change sides.
+    """Rows of D samples put into bins, of which whole ones change sides.
 
     Attributes:
       order: the rows, bin by bin, padding last. Shape [N].
-      bins: the bin of each row in that order. Numbers do not decrease: the bins of X, its left-over rows in one more,
-        the bins of Y, its left-over rows. Shape [N], int32.
-      in_x: how many bins X has, without the left-over rows. Shape [].
-      in_y: how many bins Y has. Shape [].
-      sizes: rows in each bin. Shape [s + 2].
+      bins: the bin of each row in that order. Numbers do not decrease: the bins of the first sample, its left-over rows
+        in one more, the bins of the second, its left-over rows, … Shape [N], int32.
+      counts: how many bins each sample has, without the left-over rows. Shape [D].
+      sizes: rows in each bin. Shape [s + D].
     """
 
     order: Int[Array, " N"]
     bins: Int[Array, " N"]
-    in_x: Int[Array, ""]
-    in_y: Int[Array, ""]
-    sizes: Int[Array, " s2"]
+    counts: Int[Array, " D"]
+    sizes: Int[Array, " sD"]
+
+    @property
+    def firsts(self) -> Int[Array, " D"]:
+        """The first bin of each sample."""
+        return jnp.cumsum(self.counts + 1) - (self.counts + 1)
 
 
-def into_bins(key: Key[Array, ""], num_bins: int, pooled: Pooled, groups: Int[Array, " N"] | None) -> Bins:
+def into_bins(
+    key: Key[Array, ""], num_bins: int, sample: Int[Array, " N"], num_samples: int, groups: Int[Array, " N"] | None
+) -> Bins:
     """Puts the rows of each sample at random into bins of equal numbers of rows, or of groups.
 
     Args:
       key: consumed.
       num_bins: s: there are as many bins as N / ceil(N / s) and the sizes of the samples allow, s at most.
-      pooled: for m and N.
+      sample: of each row, 0 … D − 1; D for padding, which comes last.
+      num_samples: D.
       groups: of each row, numbered 0 … G − 1; a bin then holds whole groups. None: each row for itself.
 
     Returns:
       The bins; what does not fill one more bin is left over.
     """
-    row = jnp.arange(pooled.capacity, dtype=jnp.int32)
-    unit = row if groups is None else jnp.where(row < pooled.count, groups, pooled.capacity - 1)
-    nobody = jnp.zeros(pooled.capacity, jnp.int32)
-    # 0: a unit of X, 1: of Y, 2: none.
-    side = jnp.full_like(nobody, 2).at[unit].min(jnp.where(row < pooled.m, 0, jnp.where(row < pooled.count, 1, 2)))
-    bits = jax.random.bits(key, (pooled.capacity,), jnp.uint32)
+    capacity, last = sample.shape[0], num_bins + num_samples
+    row = jnp.arange(capacity, dtype=jnp.int32)
+    here = sample < num_samples
+    unit = row if groups is None else jnp.where(here, groups, capacity - 1)
+    side = jnp.full(capacity, num_samples, jnp.int32).at[unit].min(sample.astype(jnp.int32))
+    units = jnp.sum(side[None, :] == jnp.arange(num_samples)[:, None], axis=1)
+    each = -(-jnp.sum(units) // num_bins)
+    counts = units // each
+    # Shuffled within its sample, each unit has a place there, and the place is in a bin.
+    bits = jax.random.bits(key, (capacity,), jnp.uint32)
     _, _, shuffled = lax.sort((side, bits, row), num_keys=2)
-    place = nobody.at[shuffled].set(row)
-    units_x, units_y = jnp.sum(side == 0), jnp.sum(side == 1)
-    each = -(-(units_x + units_y) // num_bins)
-    in_x, in_y = units_x // each, units_y // each
-    of_x = jnp.minimum(place // each, in_x)
-    of_y = in_x + 1 + jnp.minimum((place - units_x) // each, in_y)
-    of_unit = jnp.where(side == 0, of_x, jnp.where(side == 1, of_y, num_bins + 2))
-    of_row = jnp.where(row < pooled.count, of_unit[unit], num_bins + 2)
+    place = jnp.zeros(capacity, jnp.int32).at[shuffled].set(row)
+    known = jnp.minimum(side, num_samples - 1)
+    place = place - (jnp.cumsum(units) - units)[known]
+    first = (jnp.cumsum(counts + 1) - (counts + 1))[known]
+    of_unit = jnp.where(side < num_samples, first + jnp.minimum(place // each, counts[known]), last)
+    of_row = jnp.where(here, of_unit[unit], last)
     bins, order = lax.sort((of_row, row), num_keys=1)
-    sizes = jnp.zeros(num_bins + 2, jnp.int32).at[of_row].add(1, mode="drop")
-    return Bins(order, bins, in_x, in_y, sizes)
+    sizes = jnp.zeros(last, jnp.int32).at[of_row].add(1, mode="drop")
+    return Bins(order, bins, counts, sizes)
 
 
-def bin_permutations(key: Key[Array, ""], num: int, bins: Bins) -> Int8[Array, "s2 B1"]:
-    """The observed split of the bins, and random ones of as many bins; left-over rows stay on their side.
+def bin_permutations(key: Key[Array, ""], num: int, bins: Bins, a: Any = 0, b: Any = 1) -> Int8[Array, "sD B1"]:
+    """The observed split of the bins of two samples, and random ones; left-over rows stay on their side.
 
     Args:
       key: consumed.
       num: B, how many random ones.
       bins: which.
+      a: the sample that is X.
+      b: the sample that is Y.
 
     Returns:
-      One split a column, the observed one first. Shape [s + 2, B + 1].
+      One split a column, 1 for the bins of X, the observed one first. Bins of other samples are 0. Shape [s + D, B + 1].
     """
-    num_bins = len(bins.sizes) - 2
-    number = jnp.arange(num_bins + 2)
-    observed = (number <= bins.in_x)[:, None]
-    chosen = subsets(key, num, bins.in_x, bins.in_x + bins.in_y, num_bins)
-    # The left-over rows of X stand between the bins of X and those of Y.
-    place = jnp.clip(number - (number > bins.in_x), 0, num_bins - 1)
-    stays = ((number == bins.in_x) | (number == bins.in_x + bins.in_y + 1))[:, None]
-    permuted = jnp.where(stays, observed, chosen[place] == 1)
-    return jnp.concatenate([observed, permuted], axis=1).astype(jnp.int8)
+    number = jnp.arange(len(bins.sizes))
+    first_a, first_b = bins.firsts[a], bins.firsts[b]
+    count_a, count_b = bins.counts[a], bins.counts[b]
+    is_a = (number >= first_a) & (number <= first_a + count_a)
+    is_b = (number >= first_b) & (number < first_b + count_b)
+    left_over = number == first_a + count_a
+    capacity = max(1, len(bins.sizes) - len(bins.counts))
+    chosen = subsets(key, num, count_a, count_a + count_b, capacity)
+    place = jnp.clip(jnp.where(is_a, number - first_a, count_a + number - first_b), 0, capacity - 1)
+    moved = jnp.where(((is_a & ~left_over) | is_b)[:, None], chosen[place] == 1, is_a[:, None])
+    return jnp.concatenate([is_a[:, None], moved], axis=1).astype(jnp.int8)
 
 
 def subsets(key: Key[Array, ""], num: int, size: Any, count: Any, capacity: int) -> Int8[Array, "N B"]:

@@ -86,9 +86,9 @@ def permutation_test_in_steps(
     Example:
       >>> import jax
       >>> x, y = jax.random.normal(jax.random.key(1), (2, 300, 2))
-      >>> steps = list(permutation_test_in_steps(jax.random.key(0), x, y, tiles_per_step=20))
+      >>> steps = list(permutation_test_in_steps(jax.random.key(0), x, y, tiles_per_step=10))
       >>> [(step.done, step.total) for step in steps]
-      [(20, 28), (28, 28)]
+      [(10, 15), (15, 15)]
       >>> bool(steps[-1].result.pvalue == permutation_test(jax.random.key(0), x, y).pvalue)
       True
     """
@@ -143,7 +143,15 @@ def _advance(progress: Progress, first: Any, last: Any, problem: Problem, *, spe
 
 @partial(jax.jit, static_argnames=("scheme", "return_null"))
 def _conclude(
-    progress: Progress, splits: Any, pooled: Any, groups: Any, alpha: Any, bandwidth: Any, *, scheme: Scheme, return_null: bool
+    progress: Progress,
+    splits: Any,
+    pooled: Any,
+    groups: Any,
+    alpha: Any,
+    bandwidth: Any,
+    *,
+    scheme: Scheme,
+    return_null: bool,
 ) -> TwoSampleResult:
     sums = conclude(finish(progress), splits, scheme)
     return conclude_test(sums, splits, alpha, bandwidth, is_good(pooled, alpha, scheme.num, groups), return_null)

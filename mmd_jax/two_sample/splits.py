@@ -114,7 +114,9 @@ def begin(
         sizes = (jnp.arange(pooled.capacity) < pooled.count).astype(jnp.int32)
         return Splits(prepare(pooled, columns, bandwidths, spec), columns, sizes)
     bins_key, permutations_key = jax.random.split(key)
-    bins = into_bins(bins_key, scheme.bins, pooled, groups)
+    row = jnp.arange(pooled.capacity)
+    sample = (row >= pooled.m).astype(jnp.int32) + (row >= pooled.count)
+    bins = into_bins(bins_key, scheme.bins, sample, 2, groups)
     blocks = jnp.asarray(pooled.blocks)
     rows = blocks.reshape(-1, blocks.shape[2])[bins.order]
     problem = prepare(pooled._replace(blocks=rows.reshape(blocks.shape)), bins.bins, bandwidths, spec)
