@@ -192,8 +192,8 @@ def _one_pair(
     inside = jnp.any(
         jnp.stack([(number >= binned.firsts[one]) & (number <= ends[one]) for one in (a, b)]), axis=0
     ).astype(sums.between.dtype)  # fmt: skip
-    between = sums.between * inside[:, None] * inside[None, :]
-    pair = BlockSums(between, sums.diagonal * inside)
+    between = sums.between * inside[None, :, None] * inside[None, None, :]
+    pair = BlockSums(between, sums.diagonal * inside[None])
     statistics = unbiased(split_sums_of_bins(pair, binned.sizes * inside, columns, shift))[0]
     return statistics[0], _pvalue(statistics, columns)
 

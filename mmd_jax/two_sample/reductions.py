@@ -177,10 +177,10 @@ def split_sums_of_bins(
       shift: what was subtracted from the kernel values. Shape [K].
     """
     columns = columns.astype(sums.between.dtype)
-    within = jnp.sum(columns * _full(sums.between, columns), axis=1)
+    within = jnp.sum(columns[None] * _full(sums.between, columns), axis=1)
     rows = jnp.sum(sums.between, axis=2)
     total, diagonal = _full(rows, columns), _full(sums.diagonal, columns)
-    size = jnp.broadcast_to(_full(sizes, columns), within.shape)
+    size = jnp.broadcast_to(_full(sizes, columns)[None], within.shape)
     return SplitSums(
         xx=within,
         xy=total - within,
