@@ -114,7 +114,7 @@ def mmd_interval(
     Reference: the law with its two ends: Gretton et al., A kernel two-sample test, JMLR 2012, theorem 12 and corollary 16.
     """
     tail = (1 - level) / 2 if is_traced(level) else _checked_tail(level, num_draws)
-    pooled, bandwidth, spec = _lay_out(key, x, y, bandwidth, tail, num_draws, kernel, precision, mesh)
+    pooled, bandwidth, spec = lay_out(key, x, y, bandwidth, tail, num_draws, kernel, precision, mesh)
     return _interval(key, pooled, bandwidth, tail, spec=spec, num=num_draws)
 
 
@@ -168,7 +168,7 @@ def equivalence_test(
     check_margin(margin)
     if method not in METHODS:
         raise ValueError(f"method is {method!r}; expected one of {', '.join(METHODS)}.")
-    pooled, bandwidth, spec = _lay_out(key, x, y, bandwidth, alpha, num_draws, kernel, precision, mesh)
+    pooled, bandwidth, spec = lay_out(key, x, y, bandwidth, alpha, num_draws, kernel, precision, mesh)
     dtype = pooled.blocks.dtype
     margin, alpha = (value if is_traced(value) else np.asarray(value, dtype) for value in (margin, alpha))
     return _equivalence(key, pooled, bandwidth, margin, alpha, spec=spec, num=num_draws, method=method)
@@ -196,7 +196,7 @@ def _checked_tail(level: Any, num: Any) -> Any:
     return tail
 
 
-def _lay_out(
+def lay_out(
     key: Any, x: Any, y: Any, bandwidth: Any, alpha: Any, num: Any, kernel: Kernel, precision: Any, mesh: Any
 ) -> tuple[Pooled, Any, Spec]:
     check_precision(precision)
