@@ -2,7 +2,7 @@
 
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -14,15 +14,15 @@ from jax import Array, lax
 from experiments.catalogue import Entry
 from experiments.problems import Draw
 
-DRAWN_AT_ONCE = 2**23  # numbers
+NUMBERS_AT_ONCE = 2**23  # of the samples that go to one compiled call
 
 
 class Trials(NamedTuple):
     """What is tested over and over.
 
     Attributes:
-      name: of the problem: it and the seed decide the samples.
-      draw: (key, m, n) -> x, y.
+      name: of the problem: with sizes and seed, it decides the samples.
+      draw: a pair of samples.
       m, n: rows of x and y.
       num: how many pairs of samples.
       alpha: level of the test.
@@ -45,7 +45,7 @@ class Counted(NamedTuple):
 
     Attributes:
       rejections: of P = Q.
-      done: trials, fewer than were asked for where the time was up.
+      done: trials; fewer than were asked for where the time was up.
     """
 
     rejections: int
@@ -54,8 +54,18 @@ class Counted(NamedTuple):
 
 def count(entry: Entry, trials: Trials) -> Counted:
     """Rejections of one of our tests, many trials in one compiled program."""
-    run = _compiled(entry, trials.permutations)
-    rejected = sum(int(np.asarray(run(keys, x, y, trials.alpha))[:kept].sum()) for kept, keys, x, y in samples(trials))
+    dtype = jnp.result_type(float)
+    one_x, one_y = sample(trials, 0)
+    # Chunks of one length share one program; the last one's surplus is drawn and does not count.
+    chunks = -(-trials.num * (one_x.size + one_y.size) // NUMBERS_AT_ONCE)
+    each = -(-trials.num // chunks)
+    keys = jax.random.split(jax.random.key(_number(trials)), chunks * each)
+    rejected = 0
+    for first in range(0, trials.num, each):
+        pairs = [sample(trials, t) for t in range(first, first + each)]
+        xs, ys = (np.stack([pair[side] for pair in pairs]).astype(dtype) for side in (0, 1))
+        found = _compiled(entry, trials.permutations)(keys[first : first + each], xs, ys, trials.alpha)
+        rejected += int(np.asarray(found)[: trials.num - first].sum())
     return Counted(rejected, trials.num)
 
 
@@ -67,46 +77,40 @@ def count_outside(test: Callable[..., Any], trials: Trials, seconds: float) -> C
       trials: what is tested.
       seconds: how long; the first call, which may compile, is not counted in.
     """
-    rejected = done = 0
-    start = 0.0
-    for kept, _, xs, ys in samples(trials):
-        for x, y in zip(np.asarray(xs)[:kept], np.asarray(ys)[:kept]):
-            if done == 1:
-                start = time.perf_counter()
-            elif done > 1 and time.perf_counter() - start > seconds:
-                return Counted(rejected, done)
-            rejected += bool(test(x, y, trials.permutations, done, trials.alpha).reject)
-            done += 1
-    return Counted(rejected, done)
+    rejected, start = 0, 0.0
+    for t in range(trials.num):
+        if t == 1:
+            start = time.perf_counter()
+        elif t > 1 and time.perf_counter() - start > seconds:
+            return Counted(rejected, t)
+        x, y = (rows.astype(np.float32) for rows in sample(trials, t))
+        rejected += bool(test(x, y, trials.permutations, t, trials.alpha).reject)
+    return Counted(rejected, trials.num)
 
 
-def samples(trials: Trials) -> Iterator[tuple[int, Array, Array, Array]]:
-    """All trials, so many at a time that they fit into memory: how many of them count, keys [T], x [T, m, d], y [T, n, d].
+def sample(trials: Trials, t: int) -> tuple[np.ndarray, np.ndarray]:
+    """The samples of trial t: x [m, d], y [n, d], float64."""
+    return trials.draw(np.random.default_rng([_number(trials), t]), trials.m, trials.n)
 
-    Trial t has the same samples however many there are. The last chunk is as long as the others, so that all share one
-    program; only its first rows count.
-    """
-    m, n = trials.m, trials.n
-    key = jax.random.fold_in(jax.random.key(trials.seed), zlib.crc32(f"{trials.name} {m} {n}".encode()))
-    features = jax.eval_shape(lambda key: trials.draw(key, m, n), key)[0].shape[1]
-    chunks = -(-trials.num * (m + n) * features // DRAWN_AT_ONCE)
-    each = -(-trials.num // chunks)
-    dtype = jnp.result_type(float)
 
-    @jax.jit
-    def draw(first: Array) -> tuple[Array, Array, Array]:
-        keys = jax.vmap(lambda t: jax.random.split(jax.random.fold_in(key, t)))(first + jnp.arange(each))
-        x, y = jax.vmap(lambda key: trials.draw(key, m, n))(keys[:, 0])
-        return keys[:, 1], x.astype(dtype), y.astype(dtype)
-
-    for first in range(0, trials.num, each):
-        yield min(each, trials.num - first), *draw(jnp.asarray(first))
+def _number(trials: Trials) -> int:
+    return zlib.crc32(f"{trials.name} {trials.m} {trials.n} {trials.seed}".encode())
 
 
 @cache
-def _compiled(entry: Entry, num: int) -> Callable[..., Array]:
+def _compiled(entry: Entry, num: int) -> Callable[..., Any]:
     """The test of many pairs of samples: keys [T], x [T, m, d], y [T, n, d], alpha -> [T]. One program a shape."""
+    if not entry.traced:
+
+        def loop(keys: Array, xs: np.ndarray, ys: np.ndarray, alpha: float) -> Any:
+            return np.array([entry.run(*trial, alpha, num) for trial in zip(keys, xs, ys)])
+
+        return loop
 
     # One trial after the other: batches of them run a fifth faster, and take a third longer to compile, which is most of
     # the time of a cell.
-    return jax.jit(lambda keys, x, y, alpha: lax.map(lambda trial: entry.run(*trial, alpha, num), (keys, x, y)))
+    @jax.jit
+    def run(keys: Array, xs: Array, ys: Array, alpha: Any) -> Array:
+        return lax.map(lambda trial: entry.run(trial[0], trial[1], trial[2], alpha, num), (keys, xs, ys))
+
+    return run
