@@ -232,12 +232,15 @@ def measure(n: int, d: int, num: int, repeats: int) -> dict[str, float]:
 
 
 def floor(N: int, d: int, num: int, repeats: int) -> float:
-    """Seconds that the products and exponentials alone would take at their best speed, in tiles of 1,024 rows."""
+    """Seconds that the test's own products and exponentials alone would take, in tiles of the test's own size."""
     import jax
     import jax.numpy as jnp
+    import numpy as np
     from jax import lax
 
-    t = 1024
+    from mmd_jax.two_sample.pooled import stack
+
+    t = stack((np.zeros((N, 1), np.float32),), pad=True).shape[1]
     rows, columns, tile = jnp.ones((t, d)), jnp.ones((t, num + 1)), jnp.ones((t, t))
 
     @jax.jit
