@@ -20,6 +20,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -72,7 +73,11 @@ def main(argv: list[str] | None = None) -> None:
     sizes = arguments.sizes or ([5000] if arguments.aggregated else [1000, 2000, 5000, 10000])
     if min(sizes) < 2 or min(*arguments.features, *arguments.permutations, arguments.repeats) < 1:
         parser.error("sizes must be at least 2, and features, permutations and repeats at least 1")
+    if unknown := [python for python in arguments.python if shutil.which(python) is None]:
+        parser.error(f"--python: no such program: {', '.join(unknown)}")
     if arguments.peer_path:
+        if not os.path.isdir(arguments.peer_path):
+            parser.error(f"--peer-path: no such folder: {arguments.peer_path}")
         os.environ[PATH_VARIABLE] = arguments.peer_path
     shapes = list(itertools.product(arguments.features, arguments.permutations, sorted(sizes)))
     if arguments.row:

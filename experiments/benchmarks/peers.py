@@ -246,8 +246,11 @@ def _agginc() -> PeerTest:
 
 
 def _cross_mmd() -> PeerTest:
+    from matplotlib import style
     from scipy.stats import norm
 
+    # It asks for a style, which it does not use here, by the name that this had until matplotlib 3.8.
+    style.library.setdefault("seaborn-white", style.library["seaborn-v0_8-white"])
     module = _foreign("PermFreeMMD", "utils", inside="src", unused=("torch", "tqdm"))
 
     def call(x: np.ndarray, y: np.ndarray, num: int, seed: int, alpha: float) -> PeerResult:
@@ -262,6 +265,7 @@ def median_distance(x: np.ndarray, y: np.ndarray) -> float:
     """The median distance of at most 1,024 pooled rows, spread over both samples."""
     rows = np.concatenate([x, y])
     rows = rows[np.linspace(0, len(rows) - 1, min(MEDIAN_ROWS, len(rows))).astype(int)]
+    rows = rows - rows.mean(axis=0)  # ‖a‖² + ‖b‖² − 2ab loses what the rows have in common
     squares = np.sum(rows**2, axis=1)
     squared = squares[:, None] + squares - 2 * rows @ rows.T
     return float(np.sqrt(np.median(squared[np.triu_indices(len(rows), 1)])))
@@ -280,23 +284,20 @@ def _foreign(folder: str, name: str, *, inside: str = ".", unused: tuple[str, ..
     if not found:
         raise ImportError(f"no folder {folder} in {where}")
     path = (found[0] / inside).resolve()
-    with _only_for_now(path, unused):
+    with _only_for_now(path, name.split(".")[0], unused):
         return importlib.import_module(name)
 
 
 @contextlib.contextmanager
-def _only_for_now(path: Path, unused: tuple[str, ...]) -> Iterator[None]:
-    """`path` on sys.path, and stand-ins for missing modules; afterwards neither they nor modules from `path` remain."""
-    before = dict(sys.modules)
+def _only_for_now(path: Path, package: str, unused: tuple[str, ...]) -> Iterator[None]:
+    """Only here `path` is on sys.path, `package` is what lies there, and missing modules of `unused` have stand-ins."""
     missing = [name for name in unused if importlib.util.find_spec(name) is None]
+    others = {name: module for name, module in sys.modules.items() if name.split(".")[0] == package}
+    for name in others:
+        del sys.modules[name]
     for name in missing:
         sys.modules[name] = ModuleType(name)
         setattr(sys.modules[name], name, None)
-    with contextlib.suppress(ImportError):
-        from matplotlib import style
-
-        # A peer asks for it by the name that it had until matplotlib 3.8.
-        style.library.setdefault("seaborn-white", style.library["seaborn-v0_8-white"])
     sys.path.insert(0, str(path))
     try:
         yield
@@ -305,5 +306,4 @@ def _only_for_now(path: Path, unused: tuple[str, ...]) -> Iterator[None]:
         for name, module in list(sys.modules.items()):
             if name in missing or path in Path(getattr(module, "__file__", None) or "/").resolve().parents:
                 del sys.modules[name]
-                if name in before and name not in missing:
-                    sys.modules[name] = before[name]
+        sys.modules.update(others)

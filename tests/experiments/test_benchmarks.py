@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -59,6 +60,7 @@ def named(name):
 
 def test_median_distance_is_that_of_all_pairs(samples):
     x, y = samples
+    x, y = x + np.float32(100), y + np.float32(100)
     np.testing.assert_allclose(median_distance(x, y), np.median(pdist(np.concatenate([x, y]))), rtol=1e-5)
 
 
@@ -67,7 +69,8 @@ def test_names_are_told_apart():
         assert len({peer.name for peer in methods}) == len(methods)
 
 
-def test_a_peer_without_a_package_is_found_by_its_folder(peer_path, samples):
+def test_a_peer_without_a_package_is_found_by_its_folder(peer_path, samples, monkeypatch):
+    monkeypatch.setitem(sys.modules, "utils", ModuleType("utils"))  # somebody else's, already imported
     before = {name: sys.modules.get(name) for name in ("utils", "torch")}
     test = named("cross-MMD").load()
     assert {name: sys.modules.get(name) for name in before} == before
@@ -144,7 +147,15 @@ def test_the_table_sets_peers_beside_the_first(peer_path, monkeypatch, capsys):
     assert ["mmdfuse:", "not", "here:", "ImportError:", "no", "folder", "mmdfuse"] in [line[:7] for line in lines]
 
 
-def test_sizes_that_cannot_be_are_refused(capsys):
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--sizes", "1"], "sizes must be at least 2"),
+        (["--peers", "--peer-path", "nowhere"], "no such folder: nowhere"),
+        (["--peers", "--python", "no-python"], "no such program: no-python"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, message, capsys):
     with pytest.raises(SystemExit):
-        mmd.main(["--sizes", "1"])
-    assert "sizes must be at least 2" in capsys.readouterr().err
+        mmd.main(arguments)
+    assert message in capsys.readouterr().err
