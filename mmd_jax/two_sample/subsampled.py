@@ -1,4 +1,4 @@
-"""MMD from a part of the pairs of rows: linear-time, block, incomplete and Nyström estimates, and the tests on them.
+"""MMD from a part of the pairs of rows: linear-time, block, incomplete and Nyström estimates.
 
 The first three average h(i, j) = k(x_i, x_j) + k(y_i, y_j) − k(x_i, y_j) − k(x_j, y_i) over some pairs (i, j). Which rows
 stand in which place is drawn from the key, so samples may come sorted. Where m ≠ n, the first three use min(m, n) rows of
@@ -14,17 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jax.scipy.linalg import solve_triangular
-from jax.scipy.special import ndtri
-from jax.scipy.stats import norm
-from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Key
 
 from mmd_jax.two_sample.bandwidths import resolve_bandwidth
-from mmd_jax.two_sample.checks import check_knobs, check_reach
+from mmd_jax.two_sample.checks import check_knobs
 from mmd_jax.two_sample.kernels import Kernel, energy, gaussian
 from mmd_jax.two_sample.pooled import Numbers, Pooled, all_finite, is_traced, padded_size, pool
-from mmd_jax.two_sample.significance import decide
-from mmd_jax.types import TwoSampleResult
 
 # Rows of a tile of the incomplete statistic.
 TILE_ROWS = 128
@@ -74,8 +69,8 @@ def mmd2_linear(
 
     Reference: Gretton et al., A kernel two-sample test, JMLR 2012, section 6.
     """
-    inputs = _lay_out(key, x, y, bandwidth, kernel)
-    return _linear(key, *inputs, capacity=_capacity(inputs[0]), kernel=kernel)[0]
+    inputs = lay_out(key, x, y, bandwidth, kernel)
+    return linear_estimate(key, *inputs, kernel=kernel)[0]
 
 
 def mmd2_block(
@@ -108,10 +103,8 @@ def mmd2_block(
 
     Reference: Zaremba et al., B-tests: low variance kernel two-sample tests, NIPS 2013.
     """
-    inputs = _lay_out(key, x, y, bandwidth, kernel)
-    return _blocks(key, *inputs, capacity=_capacity(inputs[0]), size=_block_size(block_size, inputs[0]), kernel=kernel)[
-        0
-    ]
+    inputs = lay_out(key, x, y, bandwidth, kernel)
+    return block_estimate(key, *inputs, size=resolve_block_size(block_size, inputs[0]), kernel=kernel)[0]
 
 
 def mmd2_incomplete(
@@ -145,9 +138,9 @@ def mmd2_incomplete(
 
     Reference: Schrab et al., Efficient aggregated kernel tests using incomplete U-statistics, NeurIPS 2022.
     """
-    inputs = _lay_out(key, x, y, bandwidth, kernel)
-    band = _check_count("num_superdiagonals", num_superdiagonals, 1)
-    return _incomplete(key, *inputs, capacity=_capacity(inputs[0]), band=band, num=0, kernel=kernel)[0]
+    inputs = lay_out(key, x, y, bandwidth, kernel)
+    band = check_count("num_superdiagonals", num_superdiagonals, 1)
+    return incomplete_estimates(key, *inputs, band=band, num=0, kernel=kernel)[0]
 
 
 def mmd2_nystrom(
@@ -187,147 +180,25 @@ def mmd2_nystrom(
     """
     if kernel is energy:
         raise ValueError("the energy kernel is not positive definite, so it has no Nyström features; use laplace_l2.")
-    inputs = _lay_out(key, x, y, bandwidth, kernel)
-    count = inputs[0].count
+    pooled, bandwidth, _ = lay_out(key, x, y, bandwidth, kernel)
+    count = pooled.count
     if num_landmarks is None:
         num_landmarks = min(max(32, 1 << math.ceil(math.log2(count) / 2)), count)
-    num_landmarks = _check_count("num_landmarks", num_landmarks, 1)
+    num_landmarks = check_count("num_landmarks", num_landmarks, 1)
     if num_landmarks > count:
         raise ValueError(f"num_landmarks is {num_landmarks}; expected at most m + n = {count}, the rows there are.")
-    return _nystrom(key, *inputs, num=num_landmarks, kernel=kernel)
+    return _nystrom(key, pooled, bandwidth, num=num_landmarks, kernel=kernel)
 
 
-def linear_test(
-    key: Key[Array, ""],
-    x: Numbers,
-    y: Numbers,
-    *,
-    bandwidth: Numbers | None = None,
-    alpha: ArrayLike = 0.05,
-    kernel: Kernel = gaussian,
-) -> TwoSampleResult:
-    """Test P = Q by `mmd2_linear` over its standard error, against Student's t with one degree less than pairs.
-
-    The level is asymptotic.
-
-    Args:
-      key: of the order of the rows, consumed.
-      x: sample of P, shape [m, d], m >= 4.
-      y: sample of Q, shape [n, d], n >= 4.
-      bandwidth: of the kernel, or several [k] to sum over; none: `median_bandwidth` of the pooled rows.
-      alpha: level, in (0, 1).
-      kernel: which kernel.
-
-    Returns:
-      `TwoSampleResult` without resampling: `num_permutations` is 0, `mmd_biased` NaN. Where all terms are equal there
-      is no error to compare with: p is NaN.
-
-    Raises:
-      ValueError, TypeError: fewer than two pairs; as `permutation_test`.
-
-    Reference: Gretton et al., A kernel two-sample test, JMLR 2012, section 6.
-    """
-    check_knobs(key, alpha, 10**9)
-    inputs = _lay_out(key, x, y, bandwidth, kernel)
-    _check_terms(min(inputs[0].m, inputs[0].n) // 2, "pairs of rows")
-    estimate, terms = _linear(key, *inputs, capacity=_capacity(inputs[0]), kernel=kernel)
-    return _student(estimate, terms, alpha, inputs[1])
-
-
-def block_test(
-    key: Key[Array, ""],
-    x: Numbers,
-    y: Numbers,
-    *,
-    block_size: int | None = None,
-    bandwidth: Numbers | None = None,
-    alpha: ArrayLike = 0.05,
-    kernel: Kernel = gaussian,
-) -> TwoSampleResult:
-    """Test P = Q by `mmd2_block` over its standard error, against Student's t with one degree less than blocks.
-
-    The level is asymptotic, in the number of blocks.
-
-    Args:
-      key: of the order of the rows, consumed.
-      x: sample of P, shape [m, d].
-      y: sample of Q, shape [n, d].
-      block_size: see `mmd2_block`; at least two blocks must fit.
-      bandwidth: of the kernel, or several [k] to sum over; none: `median_bandwidth` of the pooled rows.
-      alpha: level, in (0, 1).
-      kernel: which kernel.
-
-    Returns:
-      `TwoSampleResult`, as `linear_test`.
-
-    Raises:
-      ValueError, TypeError: fewer than two blocks; as `permutation_test`.
-
-    Reference: Zaremba et al., B-tests: low variance kernel two-sample tests, NIPS 2013.
-    """
-    check_knobs(key, alpha, 10**9)
-    inputs = _lay_out(key, x, y, bandwidth, kernel)
-    size = _block_size(block_size, inputs[0])
-    _check_terms(min(inputs[0].m, inputs[0].n) // size, f"blocks of {size} rows")
-    estimate, terms = _blocks(key, *inputs, capacity=_capacity(inputs[0]), size=size, kernel=kernel)
-    return _student(estimate, terms, alpha, inputs[1])
-
-
-def incomplete_test(
-    key: Key[Array, ""],
-    x: Numbers,
-    y: Numbers,
-    *,
-    num_superdiagonals: int = 200,
-    bandwidth: Numbers | None = None,
-    alpha: ArrayLike = 0.05,
-    num_permutations: int = 999,
-    kernel: Kernel = gaussian,
-    return_null: bool = False,
-) -> TwoSampleResult:
-    """Test P = Q by `mmd2_incomplete` and a wild bootstrap: random pairs (x_i, y_i) change sides.
-
-        p = (1 + #{b : Σ ε_i ε_j h(i, j) >= Σ h(i, j)}) / (1 + B),   ε = ±1, over the pairs of the design
-
-    The level is floor(alpha (B + 1)) / (B + 1) exactly (less where statistics tie), for any m, n.
-
-    Args:
-      key: of the order of the rows and of the signs, consumed.
-      x: sample of P, shape [m, d].
-      y: sample of Q, shape [n, d].
-      num_superdiagonals: R, see `mmd2_incomplete`.
-      bandwidth: of the kernel, or several [k] to sum over; none: `median_bandwidth` of the pooled rows.
-      alpha: level, in (0, 1), at least 1 / (B + 1).
-      num_permutations: B, how many sets of signs.
-      kernel: which kernel.
-      return_null: whether to return the B resampled statistics.
-
-    Returns:
-      `TwoSampleResult`; `mmd_biased` is NaN.
-
-    Raises:
-      ValueError, TypeError: as `permutation_test` and `mmd2_incomplete`.
-
-    Reference: Schrab et al., Efficient aggregated kernel tests using incomplete U-statistics, NeurIPS 2022.
-    """
-    check_knobs(key, alpha, num_permutations)
-    inputs = _lay_out(key, x, y, bandwidth, kernel)
-    pairs = min(inputs[0].m, inputs[0].n)
-    check_reach(f"{pairs} pairs can be swapped", 2 ** min(pairs - 1, 64), alpha, "pairs")
-    band = _check_count("num_superdiagonals", num_superdiagonals, 1)
-    statistics = _incomplete(
-        key, *inputs, capacity=_capacity(inputs[0]), band=band, num=num_permutations, kernel=kernel
-    )
-    return _decide(statistics, alpha, inputs[1], return_null=return_null)
-
-
-def _lay_out(key: Any, x: Any, y: Any, bandwidth: Any, kernel: Kernel) -> tuple[Pooled, Any]:
+def lay_out(key: Any, x: Any, y: Any, bandwidth: Any, kernel: Kernel) -> tuple[Pooled, Any, int]:
+    """The checked rows, the bandwidths, and room for min(m, n) rows: padded as the rows are, so a new size compiles nothing."""
     check_knobs(key, 0.5, 1)
     pooled = pool(x, y, pad=not is_traced(key, x, y, bandwidth))
-    return pooled, resolve_bandwidth(bandwidth, pooled, kernel)
+    rows, traced = min(pooled.m, pooled.n), is_traced(key, x, y, bandwidth)
+    return pooled, resolve_bandwidth(bandwidth, pooled, kernel), rows if traced else padded_size(rows)
 
 
-def _check_count(name: str, value: Any, least: int) -> int:
+def check_count(name: str, value: Any, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name} is {value!r}; expected a plain integer, since it is a shape.")
     if value < least:
@@ -335,21 +206,14 @@ def _check_count(name: str, value: Any, least: int) -> int:
     return int(value)
 
 
-def _block_size(block_size: int | None, pooled: Pooled) -> int:
+def resolve_block_size(block_size: int | None, pooled: Pooled) -> int:
     rows = min(pooled.m, pooled.n)
     if block_size is None:
         return max(2, 1 << (math.isqrt(rows).bit_length() - 1))
-    block_size = _check_count("block_size", block_size, 2)
+    block_size = check_count("block_size", block_size, 2)
     if block_size > rows:
         raise ValueError(f"block_size is {block_size}, more than the {rows} rows of the smaller sample.")
     return block_size
-
-
-def _check_terms(terms: int, what: str) -> None:
-    if terms < 2:
-        raise ValueError(
-            f"there are {terms} {what}; a variance needs at least 2. Gather more rows or use a resampling test."
-        )
 
 
 def _paired(key: Array, pooled: Pooled, kernel: Kernel, capacity: int) -> tuple[Array, Array]:
@@ -369,21 +233,9 @@ def _flat(pooled: Pooled, kernel: Kernel) -> Float[Array, "N d"]:
     return rows - jnp.sum(rows, axis=0, keepdims=True) / pooled.count if kernel.translation_invariant else rows
 
 
-def _h(one: Any, two: Any, bandwidth: Array, kernel: Kernel) -> Float[Array, "s t"]:
-    """h of the pairs (x, y) of `one` with those of `two`."""
-    tile = partial(kernel.tile, bandwidth=bandwidth)
-    return tile(one[0], two[0]) + tile(one[1], two[1]) - tile(one[0], two[1]) - tile(one[1], two[0])
-
-
-def _capacity(pooled: Pooled) -> int:
-    """min(m, n), with padding where the rows have some: so a new m or n compiles nothing."""
-    rows = min(pooled.m, pooled.n)
-    return rows if pooled.capacity < padded_size(pooled.count) else padded_size(rows)
-
-
 @partial(jax.jit, static_argnames=("capacity", "kernel"))
-def _linear(
-    key: Array, pooled: Pooled, bandwidth: Float[Array, " k"], *, capacity: int, kernel: Kernel
+def linear_estimate(
+    key: Array, pooled: Pooled, bandwidth: Float[Array, " k"], capacity: int, *, kernel: Kernel
 ) -> tuple[Estimate, Int[Array, ""]]:
     x, y = _paired(key, pooled, kernel, capacity)
     pair = jax.vmap(kernel.pair, in_axes=(0, 0, None))
@@ -394,8 +246,8 @@ def _linear(
 
 
 @partial(jax.jit, static_argnames=("capacity", "size", "kernel"))
-def _blocks(
-    key: Array, pooled: Pooled, bandwidth: Float[Array, " k"], *, capacity: int, size: int, kernel: Kernel
+def block_estimate(
+    key: Array, pooled: Pooled, bandwidth: Float[Array, " k"], capacity: int, *, size: int, kernel: Kernel
 ) -> tuple[Estimate, Int[Array, ""]]:
     num = capacity // size
     blocks = tuple(rows[: num * size].reshape(num, size, -1) for rows in _paired(key, pooled, kernel, capacity))
@@ -423,8 +275,8 @@ def _mean_of(values: Float[Array, " t"], terms: Any, pooled: Pooled) -> Estimate
 
 
 @partial(jax.jit, static_argnames=("capacity", "band", "num", "kernel"))
-def _incomplete(
-    key: Array, pooled: Pooled, bandwidth: Float[Array, " k"], *, capacity: int, band: int, num: int, kernel: Kernel
+def incomplete_estimates(
+    key: Array, pooled: Pooled, bandwidth: Float[Array, " k"], capacity: int, *, band: int, num: int, kernel: Kernel
 ) -> Float[Array, " C"]:
     """Of the observed signs (all one) and of `num` random sets."""
     order_key, sign_key = jax.random.split(key)
@@ -455,6 +307,12 @@ def _incomplete(
     used = jnp.minimum(band, size - 1).astype(x.dtype)
     pairs = used * size - used * (used + 1) / 2
     return jnp.where(all_finite(pooled.blocks), totals / pairs, jnp.nan)
+
+
+def _h(one: Any, two: Any, bandwidth: Array, kernel: Kernel) -> Float[Array, "s t"]:
+    """h of the pairs (x, y) of `one` with those of `two`."""
+    tile = partial(kernel.tile, bandwidth=bandwidth)
+    return tile(one[0], two[0]) + tile(one[1], two[1]) - tile(one[0], two[1]) - tile(one[1], two[0])
 
 
 @partial(jax.jit, static_argnames=("num", "kernel"))
@@ -489,41 +347,3 @@ def _nystrom(
     # Of ‖mean‖², the diagonal is taken away: what lies between the biased and the unbiased estimate.
     bias = (squares[0] / m - x @ x) / (m - 1) + (squares[1] / n - y @ y) / (n - 1)
     return jnp.where(all_finite(pooled.blocks), jnp.sum((x - y) ** 2) - bias, jnp.nan)
-
-
-@jax.jit
-def _student(estimate: Estimate, terms: Int[Array, ""], alpha: ArrayLike, bandwidth: Any) -> TwoSampleResult:
-    value, variance = estimate
-    dof = (terms - 1).astype(value.dtype)
-    error = jnp.sqrt(jnp.where(variance > 0, variance, jnp.nan))
-    # Wallace's map of t to a normal deviate and back: both in closed form, and good to three digits from 2 degrees on.
-    shrink = (8 * dof + 1) / (8 * dof + 3)
-    t = value / error
-    z = jnp.sign(t) * shrink * jnp.sqrt(dof * jnp.log1p(t**2 / dof))
-    limit = ndtri(1 - jnp.asarray(alpha, value.dtype))
-    threshold = jnp.sign(limit) * error * jnp.sqrt(dof * jnp.expm1((limit / shrink) ** 2 / dof))
-    good = jnp.isfinite(z) & (jnp.asarray(alpha) > 0) & (jnp.asarray(alpha) < 1)
-    nan = jnp.asarray(jnp.nan, value.dtype)
-    pvalue = jnp.where(good, norm.sf(z), nan)
-    return TwoSampleResult(
-        statistic=jnp.where(good, value, nan),
-        pvalue=pvalue,
-        threshold=jnp.where(good, threshold, nan),
-        reject=good & (z >= limit),
-        mmd_biased=nan,
-        bandwidth=jnp.asarray(bandwidth),
-        num_permutations=jnp.zeros((), jnp.int32),
-        pvalue_interval=jnp.stack([pvalue, pvalue]),
-    )
-
-
-@partial(jax.jit, static_argnames="return_null")
-def _decide(statistics: Float[Array, " C"], alpha: ArrayLike, bandwidth: Any, *, return_null: bool) -> TwoSampleResult:
-    # Signs that tie (for rows that coincide) are summed in another order: close is equal.
-    rounding = 64 * jnp.finfo(statistics.dtype).eps * jnp.max(jnp.abs(statistics))
-    rounding = jnp.minimum(rounding, 1e-3 * jnp.std(statistics))
-    statistics = jnp.where(jnp.abs(statistics - statistics[0]) <= rounding, statistics[0], statistics)
-    good = jnp.all(jnp.isfinite(statistics)) & (jnp.asarray(alpha) > 0) & (jnp.asarray(alpha) < 1)
-    return decide(statistics, alpha, good)._replace(
-        bandwidth=jnp.asarray(bandwidth), null=jnp.where(good, statistics[1:], jnp.nan) if return_null else None
-    )
