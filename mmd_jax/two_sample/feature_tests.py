@@ -214,12 +214,13 @@ def _influences(a: Any, b: Any) -> Float[Array, "S r"]:
     (x, m), (y, n) = mean_of_bins(*a), mean_of_bins(*b)
     pooled = (m * x + n * y) / (m + n)
 
-    def centred(sums: Array, excess: Array, counts: Array, size: Array) -> Array:
-        counts = counts.astype(jnp.float32)[:, None]
-        values = (sums - counts * pooled[None, :]) - excess
-        return _without_rounding(values, counts[:, 0]) * (counts.shape[0] / size)
+    def centred(bins: tuple[Array, Array, Array], size: Array) -> Array:
+        sums, excess, counts = bins
+        rows = counts.astype(jnp.float32)
+        values = (sums - rows[:, None] * pooled[None, :]) - excess
+        return _without_rounding(values, rows) * (counts.shape[0] / size)
 
-    return jnp.concatenate([centred(*a, m), centred(*b, n)])
+    return jnp.concatenate([centred(a, m), centred(b, n)])
 
 
 def _signs(key: Array, num: int, counts: Int[Array, "2 s"]) -> Float[Array, "C S"]:

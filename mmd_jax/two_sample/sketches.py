@@ -170,25 +170,25 @@ def accumulate(key: Key[Array, ""], sketch: Sketch, rows: Numbers, *, evenly: bo
       1000
     """
     check_knobs(key, 0.5, 1)
-    rows = _check_chunk(rows, sketch.frequencies.shape[0])
-    count = rows.shape[0]
+    checked = _check_chunk(rows, sketch.frequencies.shape[0])
+    count = checked.shape[0]
     if count == 0:
         return sketch
-    traced = is_traced(key, rows, *sketch[2:])
+    traced = is_traced(key, checked, *sketch[2:])
     start = jnp.argmin(sketch.counts).astype(jnp.int32) if evenly else 0
     capacity = count if traced else padded_size(count)
     num_bins = sketch.counts.shape[0]
     bins = _draw_bins(key, count, start, capacity=capacity, num_bins=num_bins, evenly=evenly)
     sums = sketch[2:]
     if traced:
-        return Sketch(*sketch[:2], *add_to_bins(sketch.frequencies, sums, jnp.asarray(rows), bins))
+        return Sketch(*sketch[:2], *add_to_bins(sketch.frequencies, sums, jnp.asarray(checked), bins))
     of_row = np.asarray(bins)
     for first in range(0, count, CHUNK_ROWS):
         here = slice(first, min(first + CHUNK_ROWS, count))
         size = padded_size(here.stop - first)
         # In numpy: an eager jnp.pad would compile once for every size.
-        chunk, chunk_bins = np.zeros((size, rows.shape[1]), np.float32), np.full(size, num_bins, np.int32)
-        chunk[: here.stop - first], chunk_bins[: here.stop - first] = rows[here], of_row[here]
+        chunk, chunk_bins = np.zeros((size, checked.shape[1]), np.float32), np.full(size, num_bins, np.int32)
+        chunk[: here.stop - first], chunk_bins[: here.stop - first] = checked[here], of_row[here]
         sums = add_to_bins(sketch.frequencies, sums, chunk, chunk_bins)
     return Sketch(*sketch[:2], *sums)
 
@@ -291,7 +291,7 @@ def from_arrays(arrays: Mapping[str, Any]) -> Sketch:
     if (counts < 0).any() or (np.abs(found["sums"]) > largest).any():
         raise ValueError("the sums of the sketch are larger than its counts allow; it is not what to_arrays gave.")
     try:
-        key = jax.random.wrap_key_data(np.array(identity.seed, np.uint32), impl=identity.generator)
+        key = jax.random.wrap_key_data(jnp.asarray(identity.seed, jnp.uint32), impl=identity.generator)
     except (ValueError, OverflowError, TypeError) as error:
         raise ValueError(f"this jax has no generator {identity.generator!r} of such seeds: {error}") from error
     sketch = new_sketch(
@@ -313,7 +313,8 @@ def _read_identity(text: Any) -> Identity:
         raise ValueError(f"the identity of the sketch can't be read: {error!r}") from error
     template = Identity((0,), "", "", 0.0, 0, 0, 0, "", 0, (0.0,))
     for name, value, like in zip(Identity._fields, identity, template):
-        items, kind = (value, type(like[0])) if isinstance(like, tuple) else ((value,), type(like))
+        items: Any = value if isinstance(like, tuple) else (value,)
+        kind = type(like[0] if isinstance(like, tuple) else like)
         if not all(type(item) is kind for item in items):
             raise ValueError(f"the identity of the sketch has {name} = {value!r}; expected {kind.__name__}.")
     if identity.d * identity.num_features > LARGEST_MAP:

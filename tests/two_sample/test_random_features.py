@@ -30,8 +30,9 @@ def test_error_of_the_kernel_shrinks_with_the_root_of_the_number_of_features(ker
     for num in (64, 1024):
         maps = jax.vmap(lambda key, num=num: feature_map(key, 3, num, bandwidth=1.7, kernel=kernel))
         phi = jax.vmap(embed, (0, None))(maps(jax.random.split(jax.random.key(1), 200)), rows)
-        errors = np.asarray(jnp.einsum("fir,fjr->fij", phi, phi, precision="highest")) - np.asarray(exact)
-        np.testing.assert_allclose(errors[:, ~off], 0, atol=1e-5)  # ‖φ‖ = 1
+        products = np.asarray(jnp.einsum("fir,fjr->fij", phi, phi, precision="highest"))
+        np.testing.assert_allclose(products[:, ~off], 1, atol=1e-5)
+        errors = products - np.asarray(exact)
         rms = np.sqrt((errors[:, off] ** 2).mean())
         assert 0.2 < rms * np.sqrt(num) < 1
         assert np.abs(errors.mean(0)).max() < 5 / np.sqrt(num * 200)
