@@ -113,7 +113,7 @@ def mmd_interval(
 
     Reference: the law with its two ends: Gretton et al., A kernel two-sample test, JMLR 2012, theorem 12 and corollary 16.
     """
-    tail = (1 - level) / 2 if is_traced(level) else _checked_tail(level, num_draws)
+    tail = checked_tail(level, num_draws)
     pooled, bandwidth, spec = lay_out(key, x, y, bandwidth, tail, num_draws, kernel, precision, mesh)
     return _interval(key, pooled, bandwidth, tail, spec=spec, num=num_draws)
 
@@ -185,7 +185,10 @@ def check_margin(margin: Any) -> None:
         )
 
 
-def _checked_tail(level: Any, num: Any) -> Any:
+def checked_tail(level: Any, num: Any) -> Any:
+    """How often each end of an interval may be wrong."""
+    if is_traced(level):
+        return (1 - level) / 2
     if not (np.ndim(level) == 0 and 0 < float(level) < 1):
         raise ValueError(f"level is {level}; expected one number between 0 and 1, the coverage of the interval.")
     tail = (1 - float(level)) / 2
