@@ -11,6 +11,7 @@ installed, on the same samples. Both go on from where they were stopped, cell by
 import argparse
 import csv
 import hashlib
+import importlib
 import io
 import math
 from collections.abc import Callable, Sequence
@@ -34,10 +35,24 @@ from mmd_jax.intervals import binomial_interval
 VERSION = 1  # raised where a change here changes the numbers of a cell
 SIZES = ((10, 20), (50, 50), (50, 100), (200, 200))
 PAIRS = ((20, 20), (50, 50), (100, 100), (200, 200))
+LATER = (500, 500)  # of asymptotic tests
 LARGE = (2000, 2000)
 # Where the level doesn't depend on the data, these sizes are enough for those that are not normal.
 FEW = {(10, 20), (50, 50), (20, 20)}
 TABLE_LEVEL = 0.05  # the probability that any cell of the table is said to exceed its level though none does
+
+# Name in the picture -> (name among the peers, bandwidths a kernel; 0: a single kernel).
+OUTSIDERS = {
+    "hyppo": ("hyppo", 0),
+    "frouros": ("frouros", 0),
+    "alibi-detect": ("alibi-detect", 0),
+    "goodpoints CTT": ("goodpoints CTT", 0),
+    "mmdagg": ("mmdagg", 10),
+    "mmdfuse": ("mmdfuse", 10),
+    "agginc": ("agginc", 0),
+    "PermFreeMMD": ("cross-MMD", 0),
+    "rff-mmd": ("rff-mmd", 0),
+}
 
 Row = dict[str, Any]
 
@@ -52,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", default="", help="cells whose name contains one of these words, parted by commas")
     parser.add_argument("--quick", action="store_true", help="200 trials (power: 20), samples of at most 100 rows")
     parser.add_argument("--x64", action="store_true", help="run the tests in float64, and only these")
-    parser.add_argument("--peer-seconds", type=float, default=20.0, help="time of one peer for one cell")
+    parser.add_argument("--peer-seconds", type=float, default=5.0, help="time of a peer for one cell")
     parser.add_argument("--workers", type=int, default=2, help="cells that run side by side")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data-dir", default="~/data", help="where CIFAR-10 is, if it is there")
@@ -96,12 +111,13 @@ def level_cells(options: argparse.Namespace) -> list[Cell]:
     for entry in TESTS:
         for null in (null for null in NULLS if null.data == entry.data):
             first = null.name == "normal" or entry.data != "rows"
-            large = (LARGE,) * (entry.large and null.name == "normal")
-            for m, n in (*(PAIRS if entry.pairs else SIZES), *large):
+            more = (LATER,) * (entry.level == "asymptotic") + (LARGE,) * (entry.large and null.name == "normal")
+            for m, n in (*(PAIRS if entry.pairs else SIZES), *more):
                 few = entry.level != "asymptotic" and not first
                 if (few and (m, n) not in FEW) or (options.quick and n > 100):
                     continue
-                settings = about(entry, options) | {"null": null.name, "m": m, "n": n, "trials": trials}
+                settings = about(entry, options) | {"null": null.name, "m": m, "n": n}
+                settings["trials"] = max(1, round(entry.share * trials))
                 grid.append(Cell(f"{entry.name} / {null.name} / {m} x {n}", settings, cost(m, n, trials)))
     return grid
 
@@ -169,37 +185,44 @@ def smallest_size(rows: Sequence[Row]) -> int | None:
 
 
 def power(options: argparse.Namespace) -> str:
-    """The same as `level`, where the distributions differ."""
+    """The same as `level`, where the distributions differ; then the peers, one at a time, on the same samples."""
     directory = options.workdir / "power"
     families = (*problems.FAMILIES, problems.cifar10(options.data_dir))
     grid = power_cells(options, families)
     chosen = cells.select(ours(grid, options), options.only)
-    run_one = partial(power_cell, families=families, options=options)
-    rows = cells.run_cells(chosen, run_one, directory, label="power", workers=options.workers)
-    skipped = dict.fromkeys(f"{row['test']}, {row['family']}: {row['skipped']}" for row in rows if "skipped" in row)
-    found = [with_interval(row) for row in cells.finished(grid, directory)]
+    with Outsiders() as outsiders:
+        run_one = partial(power_cell, families=families, outsiders=outsiders, seconds=options.peer_seconds)
+        rows = []
+        for foreign, workers in ((False, options.workers), (True, 1)):
+            part = [cell for cell in chosen if (cell.settings["test"] in OUTSIDERS) == foreign]
+            rows += cells.run_cells(part, run_one, directory, label="power", workers=workers)
+    reasons = [f"{row['test']}, {row['family']}: {row['skipped']}" for row in rows if "skipped" in row]
+    found = cells.finished(grid, directory)
+    reasons += [f"{row['test']}, {row['family']}: too slow" for row in found if not row["done"]]
+    found = [with_interval(row) for row in found if row["done"]]
     write(directory, "power", found, partial(calibration_plots.power, families=families))
-    return "\n".join([power_table(found), *(f"skipped {line}" for line in skipped)])
+    return "\n".join([power_table(found), *(f"skipped {reason}" for reason in dict.fromkeys(reasons))])
 
 
 def power_cells(options: argparse.Namespace, families: Sequence[Family]) -> list[Cell]:
-    """Family × test × point; the peers come last, since they take longest."""
+    """Test × family × point; the peers come last, since they take longest."""
     trials = options.trials or (20 if options.quick else 200)
     grid = []
-    for name in (*POWER, *peers()):
+    for name in (*POWER, *OUTSIDERS):
         for family in families:
+            if options.quick and family.n > 100:
+                continue
+            settings = about(entry_of(name), options) if name in POWER else about(None, options) | {"test": name}
+            settings |= {"family": family.name, "m": family.n, "n": family.n, "trials": trials}
+            seconds = cost(family.n, family.n, trials)
+            if name in OUTSIDERS:
+                settings["limit"] = seconds = options.peer_seconds
             for point in family.points:
-                if options.quick and family.n > 100:
-                    continue
-                own = name in POWER
-                settings = about(entry_of(name), options) if own else about(None, options) | {"test": name}
-                settings |= {"family": family.name, "point": point, "m": family.n, "n": family.n, "trials": trials}
-                seconds = cost(family.n, family.n, trials) if own else options.peer_seconds
-                grid.append(Cell(f"{name} / {family.name} / {point:g}", settings, seconds))
+                grid.append(Cell(f"{name} / {family.name} / {point:g}", {**settings, "point": point}, seconds))
     return grid
 
 
-def power_cell(cell: Cell, families: Sequence[Family], options: argparse.Namespace) -> Row:
+def power_cell(cell: Cell, families: Sequence[Family], outsiders: "Outsiders", seconds: float) -> Row:
     """Rejections where P and Q differ."""
     s = cell.settings
     family = next(family for family in families if family.name == s["family"])
@@ -207,9 +230,33 @@ def power_cell(cell: Cell, families: Sequence[Family], options: argparse.Namespa
     try:
         if s["test"] in POWER:
             return count(entry_of(s["test"]), trials)._asdict() | {"code": code()}
-        return count_outside(peers()[s["test"]].load(), trials, options.peer_seconds)._asdict()
+        return count_outside(outsiders.test(s["test"]), trials, seconds)._asdict()
     except (FileNotFoundError, ImportError) as error:  # no CIFAR-10 here, or no such peer
         raise SkipError(str(error).splitlines()[0]) from None
+
+
+class Outsiders:
+    """The peers' processes; all end with the `with` block."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, Any] = {}
+
+    def __enter__(self) -> "Outsiders":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._running.values():
+            process.close()
+
+    def test(self, name: str) -> Callable[..., Any]:
+        """(x, y, num_permutations, seed, alpha) -> a result with `reject`. ImportError where the peer is missing."""
+        if name not in self._running:
+            peer, num_bandwidths = OUTSIDERS[name]
+            process = importlib.import_module("experiments.benchmarks.peer_process").PeerProcess
+            self._running[name] = process(peer, num_bandwidths=num_bandwidths)
+        if missing := self._running[name].missing:
+            raise ImportError(missing)
+        return self._running[name]
 
 
 def power_table(rows: Sequence[Row]) -> str:
@@ -249,11 +296,6 @@ def ours(grid: Sequence[Cell], options: argparse.Namespace) -> list[Cell]:
 def entry_of(name: str) -> Entry:
     """The test of this name."""
     return next(entry for entry in TESTS if entry.name == name)
-
-
-def peers() -> dict[str, Any]:
-    """The peers that can be run beside ours, by name."""
-    return {}
 
 
 def cost(m: int, n: int, trials: int) -> float:

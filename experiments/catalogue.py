@@ -33,9 +33,12 @@ from mmd_jax.two_sample import (
 )
 from mmd_jax.two_sample.aggregated import aggregated_test, fuse_test
 from mmd_jax.two_sample.asymptotic import cross_mmd_test, distribution_free_test, gamma_test, spectral_test
-from mmd_jax.two_sample.random_features import accumulate, new_sketch, random_feature_test, sketch_test
+from mmd_jax.two_sample.deep_kernel import deep_kernel_test
+from mmd_jax.two_sample.feature_tests import random_feature_test, sketch_test
+from mmd_jax.two_sample.linear_time import block_test, incomplete_test, linear_test
 from mmd_jax.two_sample.sequential import sequential_test
-from mmd_jax.two_sample.subsampled import block_test, incomplete_test, linear_test
+from mmd_jax.two_sample.sketches import accumulate, new_sketch
+from mmd_jax.two_sample.time_series import time_series_test
 
 # (key, x [m, d], y [n, d], alpha, B) -> whether P = Q is rejected.
 Run = Callable[[Array, Any, Any, Any, int], Any]
@@ -56,6 +59,7 @@ class Entry(NamedTuple):
       large: whether n = 2,000 is measured too: the test that most people use.
       precision: float64 runs where jax has it switched on, all others where not.
       traced: whether `run` can be traced, so that thousands run in one program; else it gets numpy arrays, one at a time.
+      share: of the trials, where they take long.
     """
 
     name: str
@@ -66,6 +70,7 @@ class Entry(NamedTuple):
     large: bool = False
     precision: str = "float32"
     traced: bool = True
+    share: float = 1.0
 
 
 def resampled(test: Callable[..., Any], **settings: Any) -> Run:
@@ -109,6 +114,12 @@ def sketched(key: Array, x: np.ndarray, y: np.ndarray, alpha: float, num: int) -
     return bool(sketch_test(keys[3], a, b, alpha=float(alpha), num_permutations=num).reject)
 
 
+def learned(key: Array, x: np.ndarray, y: np.ndarray, alpha: float, num: int) -> bool:
+    """The deep kernel, hardly trained: what it learns may cost power, never level."""
+    found = deep_kernel_test(key, x, y, num_steps=20, batch_size=32, alpha=float(alpha), num_permutations=num)
+    return bool(found.result.reject)
+
+
 def permuted(kernel: Kernel) -> Run:
     """The permutation test with another kernel."""
     return resampled(permutation_test, kernel=kernel)
@@ -120,12 +131,12 @@ TESTS = (
     Entry("permutation laplace l1", "exact", permuted(laplace_l1)),
     Entry("permutation laplace l2", "exact", permuted(laplace_l2)),
     Entry("permutation inverse multiquadric", "exact", permuted(inverse_multiquadric)),
-    Entry("permutation rational quadratic", "exact", permuted(rational_quadratic)),
+    Entry("permutation rational quadratic", "exact", permuted(rational_quadratic())),
     Entry("permutation matern 1/2", "exact", permuted(matern12)),
     Entry("permutation matern 3/2", "exact", permuted(matern32)),
     Entry("permutation matern 5/2", "exact", permuted(matern52)),
     Entry("permutation linear", "exact", permuted(linear)),
-    Entry("permutation polynomial", "exact", permuted(polynomial)),
+    Entry("permutation polynomial", "exact", permuted(polynomial())),
     Entry("permutation energy", "exact", permuted(energy)),
     Entry("permutation gaussian + laplace", "exact", permuted(kernel_sum(gaussian, laplace_l1))),
     Entry("permutation gaussian x laplace", "exact", permuted(kernel_product(gaussian, laplace_l1))),
@@ -145,11 +156,13 @@ TESTS = (
     Entry("fuse float64", "exact", resampled(fuse_test), precision="float64"),
     Entry("incomplete", "exact", resampled(incomplete_test)),
     Entry("random features", "exact", resampled(random_feature_test, num_features=128, bins=BINS)),
+    Entry("deep kernel", "exact", learned, traced=False, share=0.1),
     Entry("sketches", "asymptotic", sketched, traced=False),
     Entry("distribution free", "bound", keyless(distribution_free_test)),
     Entry("gamma", "asymptotic", keyless(gamma_test)),
     Entry("spectral", "asymptotic", keyless(spectral_test)),
     Entry("cross-MMD", "asymptotic", halved(cross_mmd_test)),
+    Entry("time series", "asymptotic", resampled(time_series_test), data="series"),
     Entry("linear time", "asymptotic", halved(linear_test)),
     Entry("blocks", "asymptotic", halved(block_test)),
 )  # fmt: skip

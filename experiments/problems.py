@@ -4,6 +4,7 @@ In numpy, since a sampler takes longer to compile than to run. Problems that sha
 features too: the fewer are filled up with zeros, which change no distance, so that one compiled test serves them all.
 """
 
+import threading
 from collections.abc import Callable
 from functools import cache, partial
 from typing import NamedTuple
@@ -178,12 +179,16 @@ def cifar10(data_dir: str) -> Family:
     """
 
     def draw(share: float, rng: Generator, m: int, n: int) -> tuple[np.ndarray, np.ndarray]:
-        cats, dogs = _cats_and_dogs(data_dir)
+        with _reading:
+            cats, dogs = _cats_and_dogs(data_dir)
         chosen = cats[rng.permutation(len(cats))[: m + n]]
         others = dogs[rng.permutation(len(dogs))[:n]]
         return chosen[:m], np.where(rng.random((n, 1)) < share, others, chosen[m:])
 
     return Family("cifar10", "CIFAR-10: cats v. cats and dogs", "share of dogs", (0.0, 0.25, 0.5, 1.0), draw, 200)
+
+
+_reading = threading.Lock()  # cells run side by side, and their data are read once
 
 
 @cache

@@ -14,6 +14,7 @@ from jax import Array, lax
 from experiments.catalogue import Entry
 from experiments.problems import Draw
 
+FEWEST = 20  # trials that say anything at all
 NUMBERS_AT_ONCE = 2**23  # of the samples that go to one compiled call
 
 
@@ -70,20 +71,24 @@ def count(entry: Entry, trials: Trials) -> Counted:
 
 
 def count_outside(test: Callable[..., Any], trials: Trials, seconds: float) -> Counted:
-    """Rejections of a peer, one trial after the other until the time is up (one at least).
+    """Rejections of a peer, one trial after the other until the time is up.
 
     Args:
       test: (x, y, num_permutations, seed, alpha) -> a result with `reject`.
       trials: what is tested.
-      seconds: how long; the first call, which may compile, is not counted in.
+      seconds: how long; the first call, which may compile, is not counted in. Where they are too few for `FEWEST` trials,
+        none is done.
     """
     rejected, start = 0, 0.0
     for t in range(trials.num):
-        if t == 1:
-            start = time.perf_counter()
-        elif t > 1 and time.perf_counter() - start > seconds:
+        spent = time.perf_counter() - start
+        if t == 2 and spent * min(FEWEST, trials.num) > seconds:
+            return Counted(0, 0)
+        if t > 1 and spent > seconds:
             return Counted(rejected, t)
         x, y = (rows.astype(np.float32) for rows in sample(trials, t))
+        if t == 1:
+            start = time.perf_counter()
         rejected += bool(test(x, y, trials.permutations, t, trials.alpha).reject)
     return Counted(rejected, trials.num)
 

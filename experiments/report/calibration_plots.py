@@ -29,7 +29,9 @@ def level(rows: Sequence[Row]) -> dict[str, bytes]:
         return {}
     tests, nulls = (list(dict.fromkeys(row[name] for row in rows)) for name in ("test", "null"))
     sizes = sorted({(row["m"], row["n"]) for row in rows}, key=lambda size: (size[1], size[0]))
-    look: dict[Any, dict[str, Any]] = {size: {"color": COLORS[i % 8], "marker": MARKERS[i % 10]} for i, size in enumerate(sizes)}
+    look: dict[Any, dict[str, Any]] = {
+        size: {"color": COLORS[i % 8], "marker": MARKERS[i % 10]} for i, size in enumerate(sizes)
+    }
     most = max(row["alpha"] for row in rows) * 2.4
     with matplotlib.style.context(["default", MATPLOTLIB]):
         figure = Figure(figsize=(WIDTH * 1.15, 1.3 + 0.42 * len(tests)), layout="constrained")
