@@ -92,6 +92,12 @@ class Decision:
     """Skip the rule: linear_probe | finetune_top | finetune_all | lp_ft | from_scratch"""
     representation: str = "inputs"
     """Where the deciding test looks: inputs, or the name of a layer."""
+    similarity: Literal["pvalue", "verdict"] | None = None
+    """What calls the two similar: P = Q is not rejected, or MMD is below a margin; none: the latter where there is one."""
+    margin: float | None = None
+    """The least MMD that matters, in kernel units at `test.bandwidth`; …"""
+    margin_from: str = ""
+    """… or what it is calibrated from: classes | groups (halves of the source's) | blur:WIDTH (the source, blurred)."""
     assume: Literal["similar", "different"] | None = None
     """Your own assumption, used (and recorded as such) instead of a test."""
     small: int = 5000
@@ -244,6 +250,24 @@ def from_json(section: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in section.items()}
 
 
+def wants_verdict(config: Config) -> bool:
+    """Whether similarity is judged against a margin."""
+    decision = config.decision
+    return decision.similarity == "verdict" or (
+        decision.similarity is None and (decision.margin is not None or decision.margin_from != "")
+    )
+
+
+def _is_margin_source(text: str) -> bool:
+    name, colon, width = text.partition(":")
+    if name != "blur":
+        return text in ("", "classes", "groups")
+    try:
+        return colon == ":" and 0 < float(width) < math.inf
+    except ValueError:
+        return False
+
+
 def check(config: Config) -> None:
     """Refuses values that can't be meant, before anything is loaded or written."""
     problems = []
@@ -261,6 +285,23 @@ def check(config: Config) -> None:
         expect(test.alpha * (1 + 1e-6) >= least, "test.alpha", test.alpha, nothing)
     expect(test.bandwidth is None or 0 < test.bandwidth < inf, "test.bandwidth", test.bandwidth, "a positive number")
     expect(test.max_rows >= 2, "test.max_rows", test.max_rows, "at least 2")
+    margin = decision.margin
+    expect(margin is None or 0 < margin < inf, "decision.margin", margin, "a positive number")
+    sources = "classes, groups, or blur:WIDTH with a width in pixels above 0"
+    expect(_is_margin_source(decision.margin_from), "decision.margin_from", decision.margin_from, sources)
+    if margin is not None and decision.margin_from:
+        problems.append("decision.margin and decision.margin_from are both set; give one")
+    if wants_verdict(config):
+        if margin is None and not decision.margin_from:
+            problems.append("decision.similarity = 'verdict' needs decision.margin or decision.margin_from")
+        expect(
+            test.alpha < 0.5,
+            "test.alpha",
+            test.alpha,
+            "below 0.5, as each end of the verdict's interval has this level",
+        )
+        if margin is not None and test.bandwidth is None:
+            problems.append("decision.margin is in units of the kernel, so test.bandwidth must be given with it")
     expect(0 < decision.small <= decision.large, "decision.small", decision.small, "0 < small <= large")
     expect(decision.small_per_class > 0, "decision.small_per_class", decision.small_per_class, "a positive number")
     rate = decision.pretrained_rate

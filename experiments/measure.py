@@ -82,6 +82,12 @@ def measure(
     return Measurement(done.pop(INPUTS), done, len(x), len(y), " ".join(notes))
 
 
+def deciding_test(config: Config, measurement: Measurement) -> TwoSampleResult:
+    """The test on the representation that decides."""
+    name = config.decision.representation
+    return measurement.inputs if name == INPUTS else measurement.layers[name]
+
+
 def check(config: Config, key: jax.Array, source: Dataset, target: Dataset) -> None:
     """Refuses inputs that can't be tested, before anything is trained: the test on them is run once for that.
 
@@ -101,16 +107,22 @@ def chosen_rows(
     config: Config, key: jax.Array, source: Dataset, target: Dataset
 ) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
     """The raw rows that are compared, [m, ...] and [n, ...], at most `test.max_rows` of each, and their groups."""
+    rows_x, rows_y = chosen_indices(config, key, source, target)
+    groups = groups_of(config, source, target)
+    if groups is not None:
+        groups = groups[0][rows_x], groups[1][rows_y]
+    return source.test_x[rows_x], target.train_x[rows_y], groups
+
+
+def chosen_indices(config: Config, key: jax.Array, source: Dataset, target: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Which of the source's test rows and of the target's training rows are compared."""
     sizes = len(source.test_y), len(target.train_y)
     keys = jax.random.split(jax.random.split(key)[0])
     rows_x, rows_y = (
         np.sort(np.asarray(jax.random.permutation(one, size)[: config.test.max_rows]))
         for one, size in zip(keys, sizes, strict=True)
     )
-    groups = groups_of(config, source, target)
-    if groups is not None:
-        groups = groups[0][rows_x], groups[1][rows_y]
-    return source.test_x[rows_x], target.train_x[rows_y], groups
+    return rows_x, rows_y
 
 
 def key_of_tests(key: jax.Array) -> jax.Array:

@@ -17,14 +17,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import checkpoints, evaluation, networks, results, sources, workdir
-from experiments.config import Config, Training
+from experiments.config import Config, Training, wants_verdict
 from experiments.costs import plan_cost, table
 from experiments.datasets.select import split_rows
 from experiments.fits import Arm, adapt, recipe
-from experiments.measure import Measurement, measure
+from experiments.measure import Measurement, deciding_test, measure
 from experiments.measure import check as check_inputs
 from experiments.networks import INPUTS
 from experiments.progress import track
+from experiments.verdicts import Judged, judge
+from experiments.verdicts import check as check_margin
 from mmd_jax.models.layered import Network
 from mmd_jax.transfer import decision, inference
 from mmd_jax.transfer.prefix import with_caching
@@ -148,6 +150,7 @@ def build(config: Config, data: Loaded) -> Networks:
                 f"are m = {m} and n = {n}; set test.max_rows to at most {min(m, n)}, or use 'permutation'"
             )
         check_inputs(config, make_keys(config.seed).measure, data.source, data.target)
+        check_margin(config, data.source)
     for training, rows in ((config.pretrain, data.source), (config.train, data.target)):
         if rows is not None:
             split(rows, training, config.seed)
@@ -210,13 +213,22 @@ def measure_and_decide(
     measurement = (
         None if data.source is None else measure(config, key, nets.source, variables, data.source, data.target)
     )
-    similarity, plan = decide(config, nets.target, variables, data, measurement)
-    results.write_decided(directory, measurement, similarity, plan, data)
+    judged = None
+    if measurement is not None and wants_verdict(config):
+        assert data.source is not None
+        judged = judge(config, key, nets.source, variables, data.source, data.target, measurement)
+    similarity, plan = decide(config, nets.target, variables, data, measurement, judged)
+    results.write_decided(directory, measurement, judged, similarity, plan, data)
     return results.read_decided(directory)
 
 
 def decide(
-    config: Config, network: Network, variables: Variables, data: Loaded, measurement: Measurement | None
+    config: Config,
+    network: Network,
+    variables: Variables,
+    data: Loaded,
+    measurement: Measurement | None,
+    judged: Judged | None,
 ) -> tuple[Similarity, Plan]:
     """What is known of P = Q, and the plan that follows from it."""
     settings, target = config.decision, data.target
@@ -226,8 +238,11 @@ def decide(
         similarity = Similarity("unknown", "The network came without source rows, so nothing could be measured.")
     else:
         name, m, n = settings.representation, measurement.m, measurement.n
-        result = measurement.inputs if name == INPUTS else measurement.layers[name]
-        similarity = decision.similarity(result, representation=name, alpha=config.test.alpha, m=m, n=n)
+        if judged is None:
+            result = deciding_test(config, measurement)
+            similarity = decision.similarity(result, representation=name, alpha=config.test.alpha, m=m, n=n)
+        else:
+            similarity = decision.similarity_of_verdict(judged.verdict, representation=name, m=m, n=n)
     if settings.regime:
         plan = given_plan(config, network, settings.regime, f"The user chose the regime {settings.regime}.")
     else:

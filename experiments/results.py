@@ -12,6 +12,7 @@ from experiments import workdir
 from experiments.config import Config
 from experiments.fits import Arm
 from experiments.measure import Measurement
+from experiments.verdicts import Judged
 from mmd_jax.intervals import holm
 from mmd_jax.models import leaves
 from mmd_jax.types import Plan, Similarity, Stage, TwoSampleResult
@@ -24,12 +25,14 @@ class Decided(NamedTuple):
 
     Attributes:
       two_sample: the tests, as they stand in result.json; none where nothing was measured.
+      verdict: whether the difference matters, and where the margin comes from; none where there was no margin.
       similarity: what is known of P = Q.
       plan: what follows from it.
       about_data: sizes, classes and notes of both data sets.
     """
 
     two_sample: dict[str, Any] | None
+    verdict: dict[str, Any] | None
     similarity: Similarity
     plan: Plan
     about_data: dict[str, Any]
@@ -52,7 +55,12 @@ class Outcome(NamedTuple):
 
 
 def write_decided(
-    directory: Path, measurement: Measurement | None, similarity: Similarity, plan: Plan, data: Any
+    directory: Path,
+    measurement: Measurement | None,
+    judged: Judged | None,
+    similarity: Similarity,
+    plan: Plan,
+    data: Any,
 ) -> None:
     """Writes the arrays of the measurement to evidence.npz, then decision.json: its presence means that both are whole."""
     arrays: dict[str, np.ndarray] = {}
@@ -87,7 +95,8 @@ def write_decided(
             shown = by_class[np.linspace(0, len(by_class) - 1, min(NUM_SAMPLES, len(by_class))).astype(int)]
             arrays[f"samples/{name}"] = rows.train_x[shown]
     workdir.write_npz(directory / "evidence.npz", arrays)
-    content = {"two_sample": two_sample, "similarity": similarity, "plan": plan, "data": about}
+    verdict = None if judged is None else {**judged.verdict._asdict(), "margin_from": judged.margin_from}
+    content = {"two_sample": two_sample, "verdict": verdict, "similarity": similarity, "plan": plan, "data": about}
     workdir.write_json(directory / "decision.json", content)
 
 
@@ -107,7 +116,9 @@ def read_decided(directory: Path) -> Decided:
         for stage in plan["stages"]
     )
     similarity = Similarity(**content["similarity"])
-    return Decided(content["two_sample"], similarity, Plan(**{**plan, "stages": stages}), content["data"])
+    return Decided(
+        content["two_sample"], content["verdict"], similarity, Plan(**{**plan, "stages": stages}), content["data"]
+    )
 
 
 def numbers(result: TwoSampleResult) -> dict[str, Any]:
@@ -149,6 +160,7 @@ def write(
         "name": config.name,
         "command": command,
         "two_sample": decided.two_sample,
+        "verdict": decided.verdict,
         "similarity": decided.similarity,
         "plan": summary(decided.plan),
         "accuracy": outcome.accuracy,

@@ -52,6 +52,50 @@ def how_far(run: Run, show: Show) -> Html:
             ),
             evidence_table(run),
             tag("p", sample(run)),
+            verdict(run, show),
+        ]
+    )
+
+
+def verdict(run: Run, show: Show) -> Html | None:
+    """Whether the difference matters, where a margin says from when on it does."""
+    found = run.result["verdict"]
+    if found is None:
+        return None
+    low, high = found["interval"]
+    level = f"{100 * (1 - 2 * run.config['test']['alpha']):g}%"
+    kinds = {
+        "equivalent": "equivalent: below the margin, and P = Q is not rejected",
+        "different_but_small": "different, but by less than the margin",
+        "different": "different by more than the margin",
+        "undecided": "undecided: the interval holds the margin, so more rows are needed to tell",
+    }
+    return join(
+        [
+            tag("h3", "Does the difference matter?"),
+            tag(
+                "p",
+                "A p-value says whether there is a difference; with enough rows there always is. The verdict compares "
+                "the distance itself with a margin, the least MMD that matters, and more rows only make its interval "
+                "shorter.",
+            ),
+            show(
+                "verdict",
+                "Interval for MMD beside the margin",
+                "Blue: the interval for MMD. Dashed: the margin; what lies left of it does not matter.",
+            ),
+            table(
+                ("Verdict", f"MMD, {level} interval", "Margin", "The margin is", "Least MMD that these rows can find"),
+                [
+                    (
+                        kinds[found["kind"]],
+                        words.span((low, high), words.significant),
+                        words.significant(found["margin"]),
+                        found["margin_from"],
+                        words.significant(found["minimum_detectable"]),
+                    )
+                ],
+            ),
         ]
     )
 
@@ -77,6 +121,8 @@ def what_decides(run: Run) -> str:
     name = run.config["decision"]["representation"]
     where = "the network's inputs" if name == "inputs" else f"layer {name}"
     level = f"{run.config['test']['alpha']:g}"
+    if run.result["verdict"] is not None:
+        return f"The verdict was asked of {where}, as named before the run; the tests only describe."
     return f"The deciding test was named before the run: {where}, at level {level}. The others only describe."
 
 

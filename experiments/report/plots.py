@@ -29,6 +29,7 @@ def figures(run: Run) -> dict[str, bytes]:
         for name, draw in (
             ("samples", samples),
             ("mmd", mmd),
+            ("verdict", verdict),
             ("plan", plan_picture),
             ("curves", adaptation),
             ("pretraining", pretraining),
@@ -127,6 +128,31 @@ def mmd(run: Run) -> Figure | None:
         matplotlib.lines.Line2D([], [], color=BLUE, lw=0, marker="o", ms=7, label="observed, not rejected"),
     ]
     figure.legend(handles=marks, loc="outside upper left", ncols=4)
+    return figure
+
+
+def verdict(run: Run) -> Figure | None:
+    """The interval for MMD beside the margin."""
+    found = run.result["verdict"]
+    if found is None:
+        return None
+    figure = Figure(figsize=(WIDTH, 1.1), layout="constrained")
+    axes = figure.subplots()
+    low, high = found["interval"]
+    axes.plot([low, high], [0, 0], color=BLUE, linewidth=5, solid_capstyle="butt")
+    axes.plot([max(found["mmd2"], 0) ** 0.5], [0], "D", color=BLACK, markersize=5)
+    axes.axvline(found["margin"], color=VERMILION, linestyle="--")
+    axes.annotate(
+        "margin",
+        (found["margin"], 1),
+        xycoords=("data", "axes fraction"),
+        xytext=(3, -9),
+        textcoords="offset points",
+        color=VERMILION,
+    )
+    axes.set_xlim(0, 1.15 * max(high, found["margin"]))
+    axes.set_yticks([])
+    axes.set_xlabel("MMD, in units of the kernel")
     return figure
 
 

@@ -101,7 +101,7 @@ def measured(run: Run) -> list[Measured]:
     two_sample = run.result["two_sample"]
     if two_sample is None:
         return []
-    deciding = run.config["decision"]["representation"] if pvalue_decides(run) else None
+    deciding = run.config["decision"]["representation"] if pvalue_decides(run) or verdict_decides(run) else None
     found = [(INPUTS, f"null/{INPUTS}", two_sample["inputs"])]
     found += [(name, f"null/layers/{name}", numbers) for name, numbers in two_sample["layers"].items()]
     return [
@@ -126,6 +126,16 @@ def pvalue_decides(run: Run) -> bool:
     """Whether a p-value is behind the plan: there was a test, no assumption in its place, and a rule that asked."""
     return (
         run.result["two_sample"] is not None
+        and run.result["verdict"] is None
+        and run.config["decision"]["assume"] is None
+        and run.result["plan"]["rule"] != "given"
+    )
+
+
+def verdict_decides(run: Run) -> bool:
+    """Whether a verdict is behind the plan."""
+    return (
+        run.result["verdict"] is not None
         and run.config["decision"]["assume"] is None
         and run.result["plan"]["rule"] != "given"
     )

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mmd_jax.models.layered import Network
+from mmd_jax.two_sample.verdict import Verdict
 from mmd_jax.types import Plan, Similarity, Stage, TwoSampleResult
 
 REGIMES = ("linear_probe", "finetune_top", "finetune_all", "lp_ft", "from_scratch")
@@ -119,6 +120,24 @@ def similarity(result: TwoSampleResult, *, representation: str, alpha: float, m:
     if bool(result.reject):
         return Similarity("different", f"P = Q is rejected at level {alpha:g} ({numbers}).")
     return Similarity("similar", f"P = Q is not rejected at level {alpha:g} ({numbers}).")
+
+
+def similarity_of_verdict(verdict: Verdict, *, representation: str, m: int, n: int) -> Similarity:
+    """Reads a verdict: equivalent and "different, but by less than matters" are similar, whatever the sample size.
+
+    Args:
+      verdict: of `mmd_jax.two_sample.verdict`.
+      representation: where it looked, "inputs" or a layer's name.
+      m: rows of the source.
+      n: rows of the target.
+
+    Returns:
+      A Similarity; "undecided", which takes a rule's row for dissimilar data, where the rows are too few to say.
+    """
+    kind = {"equivalent": "similar", "different_but_small": "similar"}.get(verdict.kind, verdict.kind)
+    where = "On the inputs" if representation == "inputs" else f"On layer {representation}"
+    dissimilar = " The rule's row for dissimilar data applies." if kind == "undecided" else ""
+    return Similarity(kind, f"{where}, {m} source rows against {n} target rows: {verdict.sentence}{dissimilar}")
 
 
 def decide(

@@ -67,9 +67,14 @@ DOTS: dict[str, Dot] = {"highest": dot_highest, "tf32": dot_tf32, "bfloat16": do
 
 
 def squared_distances(A: Float[Array, "s d"], B: Float[Array, "t d"], dot: Dot = dot_highest) -> Float[Array, "s t"]:
-    """‖a − b‖² of all pairs of rows, by one product. No root is taken, so the derivative is finite at a = b."""
+    """‖a − b‖² of all pairs of rows, by one product. No root is taken, so the derivative is finite at a = b.
+
+    What rounding leaves of ‖a‖² + ‖b‖² − 2ab between equal rows is made 0: of its root much would be left.
+    """
     squares_a, squares_b = jnp.sum(A * A, axis=1), jnp.sum(B * B, axis=1)
-    return jnp.maximum(squares_a[:, None] + squares_b[None, :] - 2 * dot(A, B.T), 0)
+    both = squares_a[:, None] + squares_b[None, :]
+    squared = both - 2 * dot(A, B.T)
+    return jnp.where(squared > 4 * jnp.finfo(A.dtype).eps * both, squared, 0)
 
 
 def l1_distances(A: Float[Array, "s d"], B: Float[Array, "t d"], dot: Dot = dot_highest) -> Float[Array, "s t"]:
