@@ -24,7 +24,7 @@ from scipy import stats
 
 import mmd_jax.two_sample
 from experiments import cells, problems, workdir
-from experiments.catalogue import POWER, TESTS, Entry
+from experiments.catalogue import FULL, POWER, TESTS, Entry
 from experiments.cells import Cell, SkipError
 from experiments.errors import reported
 from experiments.problems import NULLS, Family
@@ -295,7 +295,7 @@ def ours(grid: Sequence[Cell], options: argparse.Namespace) -> list[Cell]:
 
 def entry_of(name: str) -> Entry:
     """The test of this name."""
-    return next(entry for entry in TESTS if entry.name == name)
+    return next(entry for entry in (*TESTS, *FULL) if entry.name == name)
 
 
 def cost(m: int, n: int, trials: int) -> float:

@@ -1,6 +1,7 @@
 """Every two-sample test there is, one line each: what the calibration experiment measures.
 
-A new test is one more line in `TESTS`, and one more name in `POWER` where its power belongs in the picture.
+A new test is one more line in `TESTS` (in `FULL`, for its power only), and one more name in `POWER` where its power
+belongs in the picture.
 """
 
 from collections.abc import Callable
@@ -149,11 +150,11 @@ TESTS = (
     Entry("sequential", "bound", sequential, traced=False),
     Entry("wild bootstrap gaussian", "exact", resampled(wild_bootstrap_test), pairs=True),
     Entry("wild bootstrap gaussian float64", "exact", resampled(wild_bootstrap_test), pairs=True, precision="float64"),
-    Entry("aggregated", "exact", resampled(aggregated_test)),
-    Entry("aggregated of bins", "exact", resampled(aggregated_test, bins=BINS)),
-    Entry("aggregated float64", "exact", resampled(aggregated_test), precision="float64"),
-    Entry("fuse", "exact", resampled(fuse_test)),
-    Entry("fuse float64", "exact", resampled(fuse_test), precision="float64"),
+    Entry("aggregated 2 x 2", "exact", resampled(aggregated_test, num_bandwidths=2)),
+    Entry("aggregated 2 x 2 of bins", "exact", resampled(aggregated_test, num_bandwidths=2, bins=BINS)),
+    Entry("aggregated 2 x 2 float64", "exact", resampled(aggregated_test, num_bandwidths=2), precision="float64"),
+    Entry("fuse 2 x 2", "exact", resampled(fuse_test, num_bandwidths=2)),
+    Entry("fuse 2 x 2 float64", "exact", resampled(fuse_test, num_bandwidths=2), precision="float64"),
     Entry("incomplete", "exact", resampled(incomplete_test)),
     Entry("random features", "exact", resampled(random_feature_test, num_features=128, bins=BINS)),
     Entry("deep kernel", "exact", learned, traced=False, share=0.1),
@@ -167,13 +168,19 @@ TESTS = (
     Entry("blocks", "asymptotic", halved(block_test)),
 )  # fmt: skip
 
+# With as many bandwidths as they are used with; for the level a few are enough, and each costs its time.
+FULL = (
+    Entry("aggregated 2 x 10", "exact", resampled(aggregated_test)),
+    Entry("fuse 2 x 10", "exact", resampled(fuse_test)),
+)
+
 # Names of the tests whose power is measured, in the order of the legend.
 POWER = (
     "permutation gaussian",
     "permutation laplace l1",
     "permutation of bins",
-    "aggregated",
-    "fuse",
+    "aggregated 2 x 10",
+    "fuse 2 x 10",
     "incomplete",
     "spectral",
     "cross-MMD",

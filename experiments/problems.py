@@ -160,12 +160,12 @@ def variance_shift(scale: float, rng: Generator, m: int, n: int) -> tuple[np.nda
 
 
 FAMILIES = (
-    Family("uniform1", "Perturbed uniform, d = 1", "perturbations", (1, 2, 3, 4), partial(perturbed_uniform, 1), 300),
+    Family("uniform1", "Perturbed uniform, d = 1", "perturbations", (1, 2, 3, 4), partial(perturbed_uniform, 1), 250),
     Family(
         "uniform2", "Perturbed uniform, d = 2", "perturbations an axis", (1, 2, 3), partial(perturbed_uniform, 2), 500
     ),
-    Family("blobs", "Blobs", "ratio of variances", (1, 2, 4, 8), blobs, 300),
-    Family("mixture", "Gaussian mixtures (HDGM)", "d", (2, 5, 10, 20), gaussian_mixture, 500),
+    Family("blobs", "Blobs", "ratio of variances", (1, 2, 4, 8), blobs, 250),
+    Family("mixture", "Gaussian mixtures (HDGM)", "d", (2, 5, 10, 20), gaussian_mixture, 250),
     Family("mean", "Mean shift, d = 10", "shift a feature, sd", (0.0, 0.1, 0.2, 0.3), mean_shift, 100),
     Family("variance", "Variance shift, d = 10", "standard deviation", (1.0, 1.1, 1.2, 1.3), variance_shift, 100),
 )

@@ -34,7 +34,7 @@ def level(rows: Sequence[Row]) -> dict[str, bytes]:
     }
     most = max(row["alpha"] for row in rows) * 2.4
     with matplotlib.style.context(["default", MATPLOTLIB]):
-        figure = Figure(figsize=(WIDTH * 1.15, 1.3 + 0.42 * len(tests)), layout="constrained")
+        figure = Figure(figsize=(WIDTH * 1.15, 1.3 + 0.3 * len(tests)), layout="constrained")
         panels = figure.subplots(1, len(nulls), sharey=True, squeeze=False)[0]
         for axes, null in zip(panels, nulls, strict=True):
             axes.set_title(null, loc="left")
