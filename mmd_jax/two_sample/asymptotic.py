@@ -5,7 +5,7 @@
     distribution_free_test  a bound that holds at every size and for every P; hardly ever rejects a small difference
     cross_mmd_test          a statistic of two halves that is normal under P = Q; less power, no null to estimate
 
-The level of the first two and the last is asymptotic: see each one's table, and `SMALLEST_N`.
+The level of all but the bound is asymptotic: see each one's table, and `SMALLEST_N`.
 """
 
 from collections.abc import Callable
@@ -42,8 +42,9 @@ from mmd_jax.two_sample.reductions import as_split_sums, quadratic_forms, row_su
 from mmd_jax.two_sample.resampling import observed_column, subsets
 from mmd_jax.types import TwoSampleResult
 
-# Rows of each sample from which a test holds its level (5 %, 2,000 trials a cell; see the tables below).
-SMALLEST_N = {"gamma_test": 50, "spectral_test": 50, "distribution_free_test": 2, "cross_mmd_test": 50}
+# Rows of the smaller sample from which a test holds its level: no cell of its table, at 5 % or 1 %, lies more than three
+# standard errors above it.
+SMALLEST_N = {"gamma_test": 20, "spectral_test": 50, "distribution_free_test": 2, "cross_mmd_test": 50}
 # Pooled rows whose Gram matrix is kept and decomposed.
 SPECTRAL_ROWS = 1024
 # Kernels with 0 <= k(a, b) <= k(a, a) = 1, for one bandwidth.
@@ -76,9 +77,49 @@ def gamma_test(
     precision: Precision = "highest",
     mesh: Mesh | None = None,
 ) -> TwoSampleResult:
-    """Test P = Q by a gamma distribution that has the null's mean and variance: one pass, no resampling."""
+    """Test P = Q by a gamma distribution with the mean and the variance of the null: one pass, no resampling.
+
+        MMD²ᵤ + μ ~ Gamma(shape μ²/V, scale V/μ),   μ = (1/m + 1/n) (mean k(z_i, z_i) − mean_{i≠j} k(z_i, z_j))
+
+    V is the exact variance of MMD²ᵤ over all splits of the pooled rows into m and n, a function of ΣK² and the sums of K's
+    rows; its mean over them is 0. (The paper has m = n, and estimates V from h.) There is no proof that the level
+    converges to alpha, since the null is not quite a gamma distribution.
+
+    Share of rejections at alpha = .05 (and .01) under P = Q, 2,000 trials a cell (two standard errors: .010, .004), the
+    bandwidth near the median; it holds from n = 20 on, the smallest that was tried:
+
+        m = n            20            50            100           200
+        normal, d = 2    .049 (.010)   .048 (.012)
+        normal, d = 10   .053 (.013)   .050 (.010)   .052 (.014)   .047 (.011)
+        normal, d = 100  .050 (.011)   .045 (.011)
+        t (1.5), d = 10  .052 (.016)
+        normal, d = 10, m = 10, n = 40: .046 (.012)
+
+    Args:
+      x: sample of P, shape [m, d], m >= 2.
+      y: sample of Q, shape [n, d], n >= 2.
+      bandwidth: of the kernel, or several [k] to sum over; none: `median_bandwidth` of the pooled rows.
+      alpha: level, in (0, 1).
+      kernel: which kernel.
+      precision: of the products, as `permutation_test`.
+      mesh: devices that share the work, as `permutation_test`.
+
+    Returns:
+      `TwoSampleResult` with `num_permutations` 0 and both ends of `pvalue_interval` the p-value. NaN for bad traced values.
+
+    Raises:
+      ValueError, TypeError: as `permutation_test`; also kernel values that are not finite.
+
+    Example:
+      >>> import numpy as np
+      >>> rng = np.random.default_rng(0)
+      >>> bool(gamma_test(rng.normal(size=(100, 2)), 0.7 + rng.normal(size=(120, 2))).reject)
+      True
+
+    Reference: Gretton et al., A fast, consistent kernel two-sample test, NIPS 2009, section 3.
+    """
     pooled, bandwidth, alpha = _lay_out(x, y, bandwidth, alpha, kernel, precision)
-    return _gamma(pooled, bandwidth, alpha, spec=Spec((kernel,), precision, mesh))
+    return _checked(_gamma(pooled, bandwidth, alpha, spec=Spec((kernel,), precision, mesh)))
 
 
 def spectral_test(
@@ -91,9 +132,43 @@ def spectral_test(
     precision: Precision = "highest",
     mesh: Mesh | None = None,
 ) -> TwoSampleResult:
-    """Test P = Q by a weighted sum of χ² variables, with the eigenvalues of a centred Gram matrix as weights."""
+    """Test P = Q by a weighted sum of χ² variables, whose weights are the eigenvalues of a centred Gram matrix.
+
+        MMD²ᵤ / √V ~ Σ_i λ_i (Z_i² − 1),   2 Σ λ_i² = 1,   Z_i independent standard normals
+
+    λ are proportional to the eigenvalues of the Gram matrix of pooled rows whose diagonal is left out and whose rows are
+    then centred to sums of 0: of all rows, or of 1,024 spread evenly over both samples. V is the exact variance of MMD²ᵤ
+    over all splits of all pooled rows, as in `gamma_test`. (The paper centres K with its diagonal and simulates the sum;
+    here its tail is a saddlepoint approximation, good to a few per cent of p, so p has no Monte-Carlo error.)
+
+    Share of rejections as in `gamma_test`: .055 (.009) at m = n = 20, d = 10.
+
+    Args:
+      x: sample of P, shape [m, d], m >= 2.
+      y: sample of Q, shape [n, d], n >= 2.
+      bandwidth: of the kernel, or several [k] to sum over; none: `median_bandwidth` of the pooled rows.
+      alpha: level, in (0, 1).
+      kernel: which kernel.
+      precision: of the products, as `permutation_test`.
+      mesh: devices that share the work, as `permutation_test`.
+
+    Returns:
+      `TwoSampleResult` as `gamma_test`. It keeps up to 1,024² numbers and decomposes them, besides the pass.
+
+    Raises:
+      ValueError, TypeError: as `gamma_test`.
+
+    Example:
+      >>> import numpy as np
+      >>> rng = np.random.default_rng(0)
+      >>> bool(spectral_test(rng.normal(size=(100, 2)), 0.7 + rng.normal(size=(120, 2))).reject)
+      True
+
+    Reference: Gretton et al., A fast, consistent kernel two-sample test, NIPS 2009, section 2; Kuonen, Saddlepoint
+    approximations for distributions of quadratic forms in normal variables, Biometrika 1999.
+    """
     pooled, bandwidth, alpha = _lay_out(x, y, bandwidth, alpha, kernel, precision)
-    return _spectral(pooled, bandwidth, alpha, spec=Spec((kernel,), precision, mesh))
+    return _checked(_spectral(pooled, bandwidth, alpha, spec=Spec((kernel,), precision, mesh)))
 
 
 def distribution_free_test(
@@ -102,25 +177,60 @@ def distribution_free_test(
     *,
     bandwidth: Numbers | None = None,
     alpha: ArrayLike = 0.05,
-    bound: float | None = None,
+    bound: ArrayLike | None = None,
     kernel: Kernel = gaussian,
     precision: Precision = "highest",
     mesh: Mesh | None = None,
 ) -> TwoSampleResult:
-    """Test P = Q by a bound on MMD_b that holds for every P and every size."""
+    """Test P = Q by a bound on MMD_b that holds for every P, every kernel in [0, K], and all sizes.
+
+        reject where MMD_b >= √(K (1/m + 1/n)) (1 + √(log 1/alpha)),   p = exp(−(MMD_b / √(K (1/m + 1/n)) − 1)²₊)
+
+    It needs only that the kernel was not chosen on these rows; the median bandwidth is no such choice in practice, though in
+    theory it is one. Its level is far below alpha and its power is low: it is for guarantees, or many rows. The paper has
+    √(2 log 1/alpha), from rows of the feature space at most 2√K apart, and m = n; where k >= 0 they are at most √(2K)
+    apart, which is what the kernel's bounds mean, and the same inequality (McDiarmid's) then gives the above, for all m, n.
+
+    Measured: no rejection in 2,000 null trials a cell at alpha = .05, m = n = 20, 50, 100, 200 (d = 10).
+
+    Args:
+      x: sample of P, shape [m, d], m >= 2.
+      y: sample of Q, shape [n, d], n >= 2.
+      bandwidth: of the kernel, or several [k] to sum over; none: `median_bandwidth` of the pooled rows.
+      alpha: level, in (0, 1).
+      bound: K, with 0 <= k(a, b) <= K for all rows; none: the number of bandwidths, for the kernels whose largest value
+        is 1 (Gaussian, Laplace, Matérn, inverse multiquadric). The bound is no estimate: it must hold for all rows.
+      kernel: which kernel.
+      precision: of the products, as `permutation_test`.
+      mesh: devices that share the work, as `permutation_test`.
+
+    Returns:
+      `TwoSampleResult` as `gamma_test`. The test compares MMD_b; `statistic` is MMD²ᵤ all the same, and `threshold` is less
+      the difference MMD_b² − MMD²ᵤ of these samples.
+
+    Raises:
+      ValueError: a bound that is missing or not positive; or as `gamma_test`. TypeError: as `gamma_test`.
+
+    Example:
+      >>> import numpy as np
+      >>> x, y = np.zeros((100, 1)), np.ones((100, 1))
+      >>> bool(distribution_free_test(x, y, bandwidth=0.5).reject)
+      True
+
+    Reference: Gretton et al., A kernel two-sample test, JMLR 2012, Theorem 8 and Corollary 9.
+    """
     pooled, bandwidth, alpha = _lay_out(x, y, bandwidth, alpha, kernel, precision)
     if bound is None:
         if kernel not in _UP_TO_ONE:
             raise ValueError(
-                "bound is missing; give a number with 0 <= k(a, b) <= bound for all rows, which only the kernels with a "
-                "largest value of 1 have by themselves."
+                "bound is missing; give a number K with 0 <= k(a, b) <= K for all rows, which is known only of the kernels "
+                "whose largest value is 1."
             )
-        bound = float(np.shape(bandwidth)[0])
-    elif not (np.isfinite(bound) and bound > 0):
-        raise ValueError(f"bound is {bound}; expected a positive number, the largest value of the kernel.")
-    return _bounded(
-        pooled, bandwidth, alpha, np.asarray(bound, pooled.blocks.dtype), spec=Spec((kernel,), precision, mesh)
-    )
+        bound = np.shape(bandwidth)[0]
+    elif not is_traced(bound):
+        _check_bound(bound)
+    bound = bound if is_traced(bound) else np.asarray(bound, pooled.blocks.dtype)
+    return _checked(_bounded(pooled, bandwidth, alpha, bound, spec=Spec((kernel,), precision, mesh)))
 
 
 def cross_mmd_test(
@@ -134,7 +244,48 @@ def cross_mmd_test(
     precision: Precision = "highest",
     mesh: Mesh | None = None,
 ) -> TwoSampleResult:
-    """Test P = Q by the studentised MMD between a half of the rows and the other: normal under P = Q."""
+    """Test P = Q by the studentised MMD between one half of the rows and the other: normal under P = Q, nothing to estimate.
+
+        f(z) = mean k(z, x₂) − mean k(z, y₂),   T = (mean f(x₁) − mean f(y₁)) / √(var f(x₁) / m₁ + var f(y₁) / n₁)
+
+    It rejects where T exceeds the normal quantile. x₁, x₂ and y₁, y₂ are random halves of each sample. The price is power:
+    at n = 100 it finds a shift of .3 in one of two normal features with probability .28, a permutation test with .43.
+
+    Share of rejections as in `gamma_test`; it holds from n = 50 on:
+
+        m = n            20            50            100           200
+        normal, d = 2    .052 (.018)   .045 (.012)
+        normal, d = 10   .057 (.016)   .058 (.011)   .053 (.012)   .052 (.010)
+        normal, d = 100  .049 (.015)   .047 (.012)
+        t (1.5), d = 10  .065 (.015)
+        normal, d = 10, m = 10, n = 40: .066 (.021)
+
+    Args:
+      key: of the halves, consumed.
+      x: sample of P, shape [m, d], m >= 4.
+      y: sample of Q, shape [n, d], n >= 4.
+      bandwidth: of the kernel, or several [k] to sum over; none: `median_bandwidth` of the pooled rows.
+      alpha: level, in (0, 1).
+      kernel: which kernel.
+      precision: of the products, as `permutation_test`.
+      mesh: devices that share the work, as `permutation_test`.
+
+    Returns:
+      `TwoSampleResult` as `gamma_test`. `statistic` is the numerator of T, an unbiased estimate of MMD² like MMD²ᵤ, with a
+      larger variance. `mmd_biased` is NaN.
+
+    Raises:
+      ValueError: fewer than four rows; or as `gamma_test`. TypeError: as `gamma_test`; a key that is not typed.
+
+    Example:
+      >>> import jax
+      >>> x_key, y_key, test_key = jax.random.split(jax.random.key(0), 3)
+      >>> x, y = jax.random.normal(x_key, (100, 2)), 1 + jax.random.normal(y_key, (120, 2))
+      >>> bool(cross_mmd_test(test_key, x, y).reject)
+      True
+
+    Reference: Shekhar, Kim and Ramdas, A permutation-free kernel two-sample test, NeurIPS 2022.
+    """
     if not (hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
         raise TypeError(f"key is {type(key).__name__}; expected a typed key, as jax.random.key(seed) makes it.")
     pooled, bandwidth, alpha = _lay_out(x, y, bandwidth, alpha, kernel, precision)
@@ -142,7 +293,12 @@ def cross_mmd_test(
         raise ValueError(
             f"x has {pooled.m} rows and y has {pooled.n}; expected at least 4 each, as the variance within a half needs two."
         )
-    return _cross(key, pooled, bandwidth, alpha, spec=Spec((kernel,), precision, mesh))
+    return _checked(_cross(key, pooled, bandwidth, alpha, spec=Spec((kernel,), precision, mesh)))
+
+
+def _check_bound(bound: Any) -> None:
+    if not (np.ndim(bound) == 0 and 0 < float(bound) < np.inf):
+        raise ValueError(f"bound is {bound}; expected a positive number, the largest value of the kernel.")
 
 
 def _lay_out(x: Any, y: Any, bandwidth: Any, alpha: Any, kernel: Kernel, precision: Any) -> tuple[Pooled, Any, Any]:
@@ -152,6 +308,15 @@ def _lay_out(x: Any, y: Any, bandwidth: Any, alpha: Any, kernel: Kernel, precisi
     pooled = pool(x, y, pad=not is_traced(x, y, bandwidth, alpha))
     bandwidth = resolve_bandwidth(bandwidth, pooled, kernel)
     return pooled, bandwidth, alpha if is_traced(alpha) else np.asarray(alpha, pooled.blocks.dtype)
+
+
+def _checked(result: TwoSampleResult) -> TwoSampleResult:
+    if not is_traced(result.pvalue) and np.isnan(np.asarray(result.pvalue)).any():
+        raise ValueError(
+            "the kernel's values, or their sums, are not finite, or do not vary: it overflows on these rows, or all rows "
+            "are equally far apart. Rescale both samples, use a bounded kernel such as the Gaussian, or a permutation test."
+        )
+    return result
 
 
 @partial(jax.jit, static_argnames=("spec",))

@@ -34,7 +34,7 @@ REGULARISATION = 1e-8
 
 
 class LearnedKernel(NamedTuple):
-    """What training found.
+    """What training found: a kernel is `deep_kernel(h)` with this bandwidth, on rows that `join` makes with these params.
 
     Attributes:
       params: of the feature function.
@@ -91,22 +91,57 @@ def deep_kernel_test(
     alpha: ArrayLike = 0.05,
     num_permutations: int = 999,
 ) -> DeepKernelResult:
-    """Test P = Q with a kernel that is learned on one half of each sample and tested on the other by permutations."""
+    """Learn a kernel on a random half of each sample and test P = Q with it on the other half, by permutations.
+
+    The kernel does not depend on the rows it is tested on, so the level is that of `permutation_test`, exact, however
+    training went. Half of the rows are spent on it: it pays where no single bandwidth of the inputs sees the difference.
+
+    Args:
+      key: of the split, of training and of the permutations; consumed.
+      x: sample of P, shape [m, d], m >= 4.
+      y: sample of Q, shape [n, d], n >= 4.
+      features: φ, a pure function (params, rows [n, d]) -> [n, h]; any network that is one. By default inputs times
+        learned factors. Static: the same function again compiles nothing.
+      params: where training starts, a tree of arrays; may be left out for the default features only.
+      optimizer: of optax; none: `optax.adam(0.01)`. Static.
+      num_steps: of training, at least 1; static.
+      batch_size: rows of each sample in a step, at least 2; all, where a half has fewer. A step keeps batch_size² numbers
+        a few times over.
+      alpha: level, in (0, 1), at least 1 / (B + 1).
+      num_permutations: B.
+
+    Returns:
+      `DeepKernelResult`; the result as `permutation_test` gives it, on ⌈m/2⌉ and ⌈n/2⌉ rows.
+
+    Raises:
+      ValueError: fewer than four rows; params that are missing; features of another shape or not finite; training that
+        ended in numbers that are not finite; num_steps or batch_size too small; or as `permutation_test`.
+      TypeError: as `permutation_test`.
+
+    Example:
+      >>> import jax
+      >>> x_key, y_key, test_key = jax.random.split(jax.random.key(0), 3)
+      >>> x, y = jax.random.normal(x_key, (60, 2)), 2 * jax.random.normal(y_key, (60, 2))
+      >>> result, learned = deep_kernel_test(test_key, x, y, num_steps=20, num_permutations=99)
+      >>> bool(result.reject), learned.bandwidth.shape
+      (True, (3,))
+
+    Reference: Liu et al., Learning deep kernels for non-parametric two-sample tests, ICML 2020.
+    """
     check_knobs(key, alpha, num_permutations)
-    x, y = _check_samples(x, y, least=4)
+    checked_x, checked_y = _check_samples(x, y, least=4)
     split_x, split_y, learn_key, test_key = jax.random.split(key, 4)
-    (train_x, test_x), (train_y, test_y) = _halves(split_x, x), _halves(split_y, y)
+    (train_x, test_x), (train_y, test_y) = _halves(split_x, checked_x), _halves(split_y, checked_y)
     learned = learn_kernel(
         learn_key, train_x, train_y,
         features=features, params=params, optimizer=optimizer, num_steps=num_steps, batch_size=batch_size,
     )  # fmt: skip
     rows_x, rows_y = (join(features, learned.params, rows) for rows in (test_x, test_y))
-    kernel = deep_kernel(rows_x.shape[1] - x.shape[1])
     result = permutation_test(
         test_key,
         rows_x,
         rows_y,
-        kernel=kernel,
+        kernel=deep_kernel(rows_x.shape[1] - checked_x.shape[1]),
         bandwidth=learned.bandwidth,
         alpha=alpha,
         num_permutations=num_permutations,
@@ -125,17 +160,63 @@ def learn_kernel(
     num_steps: int = 300,
     batch_size: int = 256,
 ) -> LearnedKernel:
-    """Learn the feature function's parameters and the bandwidths, to maximise the power of a test."""
-    x, y = _check_samples(x, y, least=2)
+    """Learn the features' parameters and the bandwidths by ascending the estimated power of the test.
+
+        J = MMD²ᵤ / √(σ²_H1 + 10⁻⁸),   σ²_H1 = 4/n³ Σ_i (Σ_j h_ij)² − 4/n⁴ (Σ_ij h_ij)²
+        h_ij = k(x_i, x_j) + k(y_i, y_j) − k(x_i, y_j) − k(y_i, x_j)
+
+    Both bandwidths start at that common multiple of their median distances, out of `STARTS`, for which J is largest on the
+    first batch. What is learned here must be tested on other rows: `permutation_test` of `join(features, params, rows)`
+    with the kernel `deep_kernel(h)` and these bandwidths; `deep_kernel_test` does all that.
+
+    Args:
+      key: of the batches; consumed.
+      x: training rows of P, shape [m, d], m >= 2.
+      y: training rows of Q, shape [n, d], n >= 2.
+      features: as `deep_kernel_test`.
+      params: as `deep_kernel_test`.
+      optimizer: as `deep_kernel_test`.
+      num_steps: as `deep_kernel_test`.
+      batch_size: as `deep_kernel_test`.
+
+    Returns:
+      `LearnedKernel`.
+
+    Raises:
+      ValueError, TypeError: as `deep_kernel_test`.
+
+    Example:
+      >>> import jax
+      >>> x = jax.random.normal(jax.random.key(0), (100, 3))
+      >>> y = jax.random.normal(jax.random.key(1), (100, 3)).at[:, 1].multiply(3)
+      >>> learned = learn_kernel(jax.random.key(2), x, y, optimizer=optax.adam(0.05), num_steps=50)
+      >>> int(learned.params.argmax())  # the feature that counts most
+      1
+
+    Reference: Liu et al., Learning deep kernels for non-parametric two-sample tests, ICML 2020, equations (3) to (5).
+    """
+    rows_x, rows_y = _check_samples(x, y, least=2)
+    for name, number, least in (("num_steps", num_steps, 1), ("batch_size", batch_size, 2)):
+        if isinstance(number, bool) or not isinstance(number, int | np.integer):
+            raise TypeError(f"{name} is {number!r}; expected a plain integer, since it is a shape.")
+        if number < least:
+            raise ValueError(f"{name} is {number}; expected at least {least}.")
     if params is None:
         if features is not scaled:
             raise ValueError("params is missing; give the initial parameters of the feature function.")
-        params = jnp.zeros(x.shape[1], x.dtype)
-    size = min(batch_size, x.shape[0], y.shape[0])
-    return _learn(
-        key, jnp.asarray(x), jnp.asarray(y), params,
-        features=features, optimizer=optimizer or _adam(), num_steps=num_steps, size=size,
+        params = np.zeros(rows_x.shape[1], rows_x.dtype)
+    _check_features(features, params, rows_x)
+    size = min(int(batch_size), rows_x.shape[0], rows_y.shape[0])
+    learned = _learn(
+        key, rows_x, rows_y, params,
+        features=features, optimizer=optimizer or _adam(), num_steps=int(num_steps), size=size,
     )  # fmt: skip
+    if not is_traced(learned.bandwidth) and not np.isfinite(np.asarray(learned.bandwidth)).all():
+        raise ValueError(
+            "training ended in bandwidths that are not finite. Start from params whose features are finite and differ "
+            "between rows, or take a smaller learning rate."
+        )
+    return learned
 
 
 @cache
@@ -143,7 +224,7 @@ def _adam() -> optax.GradientTransformation:
     return optax.adam(0.01)
 
 
-def join(features: Features, params: Tree, rows: Float[Array, "n d"]) -> Float[Array, "n hd"]:
+def join(features: Features, params: Tree, rows: Any) -> Float[Array, "n hd"]:
     """The rows that `deep_kernel` takes: features, then inputs."""
     return jnp.concatenate([_join(params, jnp.asarray(rows), features=features), rows], axis=1)
 
@@ -155,43 +236,46 @@ def _join(params: Tree, rows: Array, *, features: Features) -> Array:
 
 @cache
 def deep_kernel(width: int) -> Kernel:
-    """The kernel of rows whose first `width` entries are features, the rest inputs; bandwidths [σ of κ, σ of q, ε]."""
+    """The kernel of rows whose first `width` entries are features, the rest inputs; bandwidths [σ of κ, σ of q, ε].
+
+    It is one of the kernels that any test here takes; without a bandwidth it has no sensible one, as ε would be 1.
+    """
 
     def pair(a: Array, b: Array, bandwidth: Array) -> Array:
         squared = (a - b) ** 2
-        return value((jnp.sum(squared[:width]), jnp.sum(squared[width:])), bandwidth)
+        return _value((jnp.sum(squared[:width]), jnp.sum(squared[width:])), bandwidth)
 
     def compare(A: Array, B: Array, dot: Dot) -> Any:
         return squared_distances(A[:, :width], B[:, :width], dot), squared_distances(A[:, width:], B[:, width:], dot)
 
-    return Kernel(pair, compare, value, ("l2", "l2", "one"), True)
+    return Kernel(pair, compare, _value, ("l2", "l2", "one"), True)
 
 
-def value(compared: Any, bandwidth: Float[Array, "3"]) -> Array:
+def _value(compared: Any, bandwidth: Float[Array, "3"]) -> Array:
     of_features, of_inputs = compared
     kappa = jnp.exp(of_features * (-0.5 / bandwidth[0] ** 2))
     return ((1 - bandwidth[2]) * kappa + bandwidth[2]) * jnp.exp(of_inputs * (-0.5 / bandwidth[1] ** 2))
 
 
 def power(
-    x: Float[Array, "b hd"], y: Float[Array, "b hd"], bandwidth: Float[Array, "3"], *, kernel: Kernel
+    x: Float[Array, "b hd"], y: Float[Array, "b hd"], bandwidth: Float[Array, " k"], *, kernel: Kernel
 ) -> Float[Array, ""]:
-    """MMD²ᵤ / σ_H1 of as many rows of each: for many rows the power of the test grows with it."""
+    """J of `learn_kernel`, of as many rows of each: for many rows the power of a test grows with it."""
     n = x.shape[0]
     xy = kernel.tile(x, y, bandwidth)
     h = kernel.tile(x, x, bandwidth) + kernel.tile(y, y, bandwidth) - xy - xy.T
-    h = jnp.where(jnp.eye(n, dtype=bool), 0, h)
-    rows = jnp.sum(h, axis=1)
-    estimate = jnp.sum(rows) / (n * (n - 1))
-    variance = 4 * jnp.mean((rows / n) ** 2) - 4 * (jnp.mean(rows) / n) ** 2
-    return estimate / jnp.sqrt(jnp.maximum(variance, 0) + REGULARISATION)
+    rows = jnp.sum(h, axis=1) / n
+    estimate = (jnp.sum(rows) * n - jnp.trace(h)) / (n * (n - 1))
+    # The form of the paper subtracts the mean's square from the mean square, which float32 does not bear.
+    variance = 4 * jnp.mean((rows - jnp.mean(rows)) ** 2)
+    return estimate / jnp.sqrt(variance + REGULARISATION)
 
 
 @partial(jax.jit, static_argnames=("features", "optimizer", "num_steps", "size"))
 def _learn(
     key: Key[Array, ""],
-    x: Float[Array, "m d"],
-    y: Float[Array, "n d"],
+    x: Any,
+    y: Any,
     params: Tree,
     *,
     features: Features,
@@ -224,6 +308,7 @@ def _learn(
         return Weights(params, jnp.log(multiple * medians), logit)
 
     starts = jnp.asarray(STARTS, x.dtype)
+    # From the median alone, ascent gets stuck where the difference is much smaller than the distances (Blob).
     best = jnp.argmax(lax.map(lambda multiple: objective(start(multiple), x0, y0), starts))
     weights = start(starts[best])
 
@@ -250,8 +335,16 @@ def _check_samples(x: Any, y: Any, least: int) -> tuple[Any, Any]:
     )
 
 
+def _check_features(features: Features, params: Tree, x: Any) -> None:
+    shape = jax.eval_shape(features, params, x).shape
+    if len(shape) != 2 or shape[0] != x.shape[0]:
+        raise ValueError(
+            f"features returned shape {shape} for rows of shape {tuple(x.shape)}; expected a matrix with a row for each."
+        )
+
+
 def _halves(key: Key[Array, ""], rows: Any) -> tuple[Any, Any]:
-    order = jax.random.permutation(key, len(rows))
+    order: Any = jax.random.permutation(key, len(rows))
     half = len(rows) // 2
     if not is_traced(order, rows):
         order = np.asarray(order)

@@ -83,10 +83,10 @@ def witness(
     """
     traced = is_traced(points, x, y, bandwidth)
     pooled = pool(x, y, pad=not traced)
-    points = _check_points(points, np.shape(x)[1])
-    blocks = stack((points,), pad=not traced)
+    at = _check_points(points, np.shape(x)[1])
+    blocks = stack((at,), pad=not traced)
     bandwidth = resolve_bandwidth(bandwidth, pooled, kernel)
-    return _at_points(blocks, pooled, bandwidth, kernel=kernel)[: points.shape[0]]
+    return _at_points(blocks, pooled, bandwidth, kernel=kernel)[: at.shape[0]]
 
 
 def witness_at_samples(
@@ -195,7 +195,7 @@ def _at_points(
     points: Float[Array, "q s d"], pooled: Pooled, bandwidth: Float[Array, " k"], *, kernel: Kernel
 ) -> Float[Array, " p"]:
     blocks = jnp.asarray(pooled.blocks)
-    b, t, d = blocks.shape
+    b, t, _ = blocks.shape
     if kernel.translation_invariant:
         centre = jnp.sum(blocks, axis=(0, 1), keepdims=True) / pooled.count
         blocks, points = blocks - centre, points - centre

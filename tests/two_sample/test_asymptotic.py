@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mmd_jax.two_sample import energy, laplace_l2, mmd2_unbiased, mmd_biased, permutation_test, polynomial
+from mmd_jax.two_sample import energy, gaussian, mmd2_unbiased, mmd_biased, permutation_test, polynomial
 from mmd_jax.two_sample.asymptotic import (
+    _moments,
     cross_mmd_test,
     distribution_free_test,
     gamma_test,
@@ -18,6 +19,8 @@ from mmd_jax.two_sample.asymptotic import (
     quadratic_form_quantile,
     spectral_test,
 )
+from mmd_jax.two_sample.gram import Spec
+from mmd_jax.two_sample.pooled import pool
 from tests import reference
 
 KEY = jax.random.key(5)
@@ -35,24 +38,14 @@ def samples(m, n, d=3, shift=0.0, seed=0):
 
 
 def test_variance_is_that_over_all_splits():
-    from mmd_jax.two_sample.asymptotic import _moments
-    from mmd_jax.two_sample.gram import Spec
-    from mmd_jax.two_sample.pooled import pool
-
     x, y = samples(3, 5)
     K = reference.gram(np.concatenate([x, y]), [1.3])
     columns = np.array([[i in chosen for i in range(8)] for chosen in itertools.combinations(range(8), 3)]).T
     splits = reference.mmd2_unbiased_of_splits(K, columns)
-    moments = _moments(pool(x, y, pad=True), jnp.array([1.3]), Spec((laplace_l2._replace(**_gaussian()),)))
+    moments = _moments(pool(x, y, pad=True), jnp.array([1.3]), Spec((gaussian,)))
     assert splits.mean() == pytest.approx(0, abs=1e-12)
     assert float(moments.variance) == pytest.approx(splits.var(), rel=1e-4)
     assert float(moments.trace) == pytest.approx(1 - (K.sum() - 8) / 56, rel=1e-4)
-
-
-def _gaussian():
-    from mmd_jax.two_sample import gaussian
-
-    return gaussian._asdict()
 
 
 @pytest.mark.parametrize("size", [1, 3, 40])
@@ -77,26 +70,26 @@ def test_a_sum_of_unequal_squares_of_both_signs():
 
 
 def test_the_statistics_are_the_estimates():
-    x, y = samples(90, 70, shift=0.3)
+    x, y = samples(50, 70, shift=0.3)
     for test in (gamma_test, spectral_test, distribution_free_test):
-        result = test(x, y, kernel=laplace_l2)
-        assert float(result.statistic) == pytest.approx(float(mmd2_unbiased(x, y, kernel=laplace_l2)), rel=1e-4)
-        assert float(result.mmd_biased) == pytest.approx(float(mmd_biased(x, y, kernel=laplace_l2)), rel=1e-4)
+        result = test(x, y)
+        assert float(result.statistic) == pytest.approx(float(mmd2_unbiased(x, y)), rel=1e-4)
+        assert float(result.mmd_biased) == pytest.approx(float(mmd_biased(x, y)), rel=1e-4)
         assert int(result.num_permutations) == 0
         np.testing.assert_array_equal(result.pvalue_interval, [result.pvalue, result.pvalue])
 
 
 @pytest.mark.parametrize("test", [gamma_test, spectral_test])
-@pytest.mark.parametrize(("m", "n"), [(200, 200), (60, 400)])
+@pytest.mark.parametrize(("m", "n"), [(60, 60), (30, 90)])
 def test_p_is_near_that_of_permutations(test, m, n):
-    for seed, shift in enumerate((0.0, 0.1, 0.15, 0.2)):
+    for seed, shift in enumerate((0.0, 0.15, 0.3)):
         x, y = samples(m, n, shift=shift, seed=seed)
-        exact = permutation_test(KEY, x, y, num_permutations=4999)
+        exact = permutation_test(KEY, x, y, num_permutations=1999)
         found = test(x, y)
         # Monte Carlo's three errors, and an approximation's.
-        tolerance = 3 * math.sqrt(float(exact.pvalue) / 5000) + 0.1 * float(exact.pvalue) + 2e-3
+        tolerance = 3 * math.sqrt(float(exact.pvalue) / 2000) + 0.1 * float(exact.pvalue) + 2e-3
         assert float(found.pvalue) == pytest.approx(float(exact.pvalue), abs=tolerance)
-        assert float(found.threshold) == pytest.approx(float(exact.threshold), rel=0.15)
+        assert float(found.threshold) == pytest.approx(float(exact.threshold), rel=0.2)
 
 
 @pytest.mark.parametrize("name", TESTS)
@@ -109,16 +102,14 @@ def test_it_rejects_where_the_statistic_exceeds_the_threshold(name):
     assert bool(result.reject)
 
 
-@pytest.mark.parametrize(
-    ("name", "m", "n"), [("gamma", 50, 50), ("spectral", 50, 50), ("cross", 100, 100), ("gamma", 50, 100)]
-)
+@pytest.mark.parametrize(("name", "m", "n"), [("gamma", 25, 40), ("spectral", 40, 25), ("cross", 50, 50)])
 def test_level(name, m, n):
     def trial(key):
         x_key, y_key, key = jax.random.split(key, 3)
         return TESTS[name](key, jax.random.normal(x_key, (m, 3)), jax.random.normal(y_key, (n, 3))).reject
 
-    trials = 600
-    rate = float(jnp.mean(jax.jit(lambda keys: jax.lax.map(trial, keys, batch_size=20))(jax.random.split(KEY, trials))))
+    trials = 400
+    rate = float(jnp.mean(jax.jit(lambda keys: jax.lax.map(trial, keys, batch_size=50))(jax.random.split(KEY, trials))))
     # It may differ from .05 by .01 at this size.
     assert abs(rate - 0.05) < 3 * math.sqrt(0.05 * 0.95 / trials) + 0.01
 
