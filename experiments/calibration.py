@@ -11,7 +11,6 @@ installed, on the same samples. Both go on from where they were stopped, cell by
 import argparse
 import csv
 import hashlib
-import importlib
 import io
 import math
 from collections.abc import Callable, Sequence
@@ -27,6 +26,7 @@ from experiments import cells, problems, workdir
 from experiments.catalogue import FULL, POWER, TESTS, Entry
 from experiments.cells import Cell, SkipError
 from experiments.errors import reported
+from experiments.peer_process import PeerProcess
 from experiments.problems import NULLS, Family
 from experiments.report import calibration_plots
 from experiments.trials import Trials, count, count_outside
@@ -252,8 +252,7 @@ class Outsiders:
         """(x, y, num_permutations, seed, alpha) -> a result with `reject`. ImportError where the peer is missing."""
         if name not in self._running:
             peer, num_bandwidths = OUTSIDERS[name]
-            process = importlib.import_module("experiments.benchmarks.peer_process").PeerProcess
-            self._running[name] = process(peer, num_bandwidths=num_bandwidths)
+            self._running[name] = PeerProcess(peer, num_bandwidths=num_bandwidths)
         if missing := self._running[name].missing:
             raise ImportError(missing)
         return self._running[name]

@@ -260,14 +260,12 @@ def _normal_scores(statistics: Float[Array, "K C"]) -> Float[Array, "K C"]:
 def _combine(
     found: tuple[Any, ...], table: tuple[Any, Any, Any], alpha: Any, *, return_null: bool, combine: Combine
 ) -> TwoSampleResult:
-    statistics, scores, biased_each, good = zip(*found, strict=True)
-    statistics, scores, biased_each = (jnp.concatenate(part) for part in (statistics, scores, biased_each))
-    if combine == "max":
-        combined = jnp.max(scores, axis=0)
-    else:
-        combined = jax.nn.logsumexp(scores, axis=0) - jnp.log(len(scores))
+    statistics, scores, biased_each = (jnp.concatenate([one[i] for one in found]) for i in range(3))
+    good = jnp.all(jnp.stack([one[3] for one in found]))
+    soft = jax.nn.logsumexp(scores, axis=0) - jnp.log(len(scores))
+    combined = jnp.max(scores, axis=0) if combine == "max" else soft
     # A column that ties with the observed one in every kernel has the same scores to the last bit, so T too.
-    result = decide(combined, alpha, jnp.all(jnp.stack(good)))
+    result = decide(combined, alpha, good)
     best = jnp.argmax(scores[:, 0])
     layer, kernel, bandwidth = table
     null = combined[1:]

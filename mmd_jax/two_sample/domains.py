@@ -175,7 +175,7 @@ def _pairwise(
     sums = visit_all(problem, spec, block_sums(bins + num_samples, t // smallest + 2 + num_samples))
     first, second = np.triu_indices(num_samples, 1)
     found = jax.lax.map(
-        lambda pair: _one_pair(*pair, binned, sums, problem.shifts[0], num),
+        lambda pair: _one_pair(pair[0], pair[1], pair[2], binned, sums, problem.shifts[0], num),
         (jax.random.split(pairs_key, len(first)), jnp.asarray(first), jnp.asarray(second)),
     )
     nothing = jnp.zeros((num_samples, num_samples), blocks.dtype)

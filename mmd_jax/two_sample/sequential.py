@@ -97,7 +97,7 @@ def permutation_test_in_steps(
     check_precision(precision)
     check_knobs(key, alpha, num_permutations)
     pooled, groups = lay_out(key, x, y, bandwidth, alpha, groups_x, groups_y, bins)
-    bandwidth = resolve_bandwidth(bandwidth, pooled, kernel)
+    widths = resolve_bandwidth(bandwidth, pooled, kernel)
     spec = Spec((kernel,), precision, mesh)
     scheme = Scheme(num_permutations, permute, bins, bins is not None and groups is not None)
     total = int(count_tiles(pooled.count, pooled.blocks.shape[1]))
@@ -105,7 +105,7 @@ def permutation_test_in_steps(
         tiles_per_step = -(-total // 100)
     if tiles_per_step < 1:
         raise ValueError(f"tiles_per_step is {tiles_per_step}; expected at least 1.")
-    splits = _begin(key, pooled, groups, (bandwidth[None],), spec=spec, scheme=scheme)
+    splits = _begin(key, pooled, groups, (widths[None],), spec=spec, scheme=scheme)
     done, progress = 0, _initial(splits.problem, spec=spec, scheme=scheme)
     if resume is not None:
         shapes, given = (jax.tree.map(np.shape, tree) for tree in (progress, resume.progress))
@@ -123,7 +123,7 @@ def permutation_test_in_steps(
             # An answer is waited for, else the steps would only be put in a queue, and progress be a fiction.
             yield Step(done, total, jax.block_until_ready(progress))
     alpha = np.asarray(alpha, pooled.blocks.dtype)
-    result = _conclude(progress, splits, pooled, groups, alpha, bandwidth, scheme=scheme, return_null=return_null)
+    result = _conclude(progress, splits, pooled, groups, alpha, widths, scheme=scheme, return_null=return_null)
     check_result(result)
     yield Step(total, total, progress, result)
 

@@ -9,8 +9,8 @@ import pytest
 from scipy.spatial.distance import pdist
 
 from experiments.benchmarks import mmd
-from experiments.benchmarks.peer_process import PeerProcess
-from experiments.benchmarks.peers import PATH_VARIABLE, aggregated_peers, median_distance, peers
+from experiments.peer_process import PeerProcess
+from experiments.peers import PATH_VARIABLE, aggregated_peers, median_distance, peers
 
 # A stand-in for a repository without a package: its statistic is the difference of the means, in standard errors.
 PEER = """

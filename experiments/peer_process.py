@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.benchmarks.peers import PeerResult, aggregated_peers, peers
+from experiments.peers import PeerResult, aggregated_peers, peers
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -40,7 +40,7 @@ class PeerProcess:
           python: the interpreter.
         """
         self._process = subprocess.Popen(
-            [python, "-m", "experiments.benchmarks.peer_process", name, str(num_bandwidths)],
+            [python, "-m", "experiments.peer_process", name, str(num_bandwidths)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
