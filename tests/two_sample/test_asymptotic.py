@@ -153,7 +153,7 @@ def test_cross_statistic_is_one_of_two_halves():
     assert len(seen) > 5
 
 
-@pytest.mark.parametrize("name", TESTS)
+@pytest.mark.parametrize("name", ["gamma", "cross"])
 def test_bad_traced_values_give_nan(name):
     x, y = samples(20, 20)
     result = jax.jit(lambda x: TESTS[name](KEY, x, y))(x * np.float32(np.nan))
