@@ -24,6 +24,7 @@ from mmd_jax.two_sample.pooled import pool
 from tests import reference
 
 KEY = jax.random.key(5)
+above, quantile = jax.jit(quadratic_form_above), jax.jit(quadratic_form_quantile)
 TESTS = {
     "gamma": lambda key, x, y, **knobs: gamma_test(x, y, **knobs),
     "spectral": lambda key, x, y, **knobs: spectral_test(x, y, **knobs),
@@ -54,8 +55,8 @@ def test_a_sum_of_equal_squares_is_chi_squared(size):
     for share in (0.9, 0.5, 0.2, 0.05, 0.01, 1e-4):
         value = (stats.chi2.isf(share, size) - size) / math.sqrt(2 * size)
         # The approximation's own error, largest for one term.
-        assert float(quadratic_form_above(jnp.float32(value), weights)) == pytest.approx(share, rel=0.1 / size**0.5)
-        assert float(quadratic_form_quantile(jnp.float32(share), weights)) == pytest.approx(value, abs=0.1 / size**0.5)
+        assert float(above(jnp.float32(value), weights)) == pytest.approx(share, rel=0.1 / size**0.5)
+        assert float(quantile(jnp.float32(share), weights)) == pytest.approx(value, abs=0.1 / size**0.5)
 
 
 def test_a_sum_of_unequal_squares_of_both_signs():
@@ -153,10 +154,9 @@ def test_cross_statistic_is_one_of_two_halves():
     assert len(seen) > 5
 
 
-@pytest.mark.parametrize("name", ["gamma", "cross"])
-def test_bad_traced_values_give_nan(name):
+def test_bad_traced_values_give_nan():
     x, y = samples(20, 20)
-    result = jax.jit(lambda x: TESTS[name](KEY, x, y))(x * np.float32(np.nan))
+    result = jax.jit(lambda x: gamma_test(x, y))(x * np.float32(np.nan))
     assert np.isnan(result.pvalue) and np.isnan(result.statistic) and not bool(result.reject)
 
 
