@@ -131,9 +131,9 @@ def closeness_test(
 
 def _check_bounded(kernel: Kernel, bandwidth: Any) -> None:
     """That k(x, x) is one positive number, as for kernels that fall with the distance."""
-    if is_traced(bandwidth):
-        bandwidth = np.ones(np.shape(bandwidth), np.float32)
-    diagonal = [float(kernel.pair(row, row, jnp.asarray(bandwidth))) for row in jnp.array([[0.0], [1.0], [-3.0]])]
+    bandwidth = np.ones(np.shape(bandwidth), np.float32)
+    with jax.ensure_compile_time_eval():
+        diagonal = [float(kernel.pair(row, row, jnp.asarray(bandwidth))) for row in jnp.array([[0.0], [1.0], [-3.0]])]
     if not (kernel.translation_invariant and diagonal[0] > 0 and len(set(diagonal)) == 1):
         raise ValueError(
             "this kernel has no bound k(x, x), the same for all x, for the norm-scaled distance to be a share of; use one that "

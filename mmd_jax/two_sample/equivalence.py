@@ -194,7 +194,7 @@ def checked_tail(level: Any, num: Any) -> Any:
     tail = (1 - float(level)) / 2
     if isinstance(num, int) and num > 0 and allowed(np.float64(tail), num) < 1:
         raise ValueError(
-            f"level is {level}, for which {num} draws are too few: use at least {int(np.ceil(1 / tail))} draws, or a lower level."
+            f"level is {level}, for which {num} draws are too few: use at least {int(np.ceil(1 / tail - 1e-6)) - 1} draws, or a lower level."
         )
     return tail
 

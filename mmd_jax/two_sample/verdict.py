@@ -71,8 +71,8 @@ def verdict(
     x: Numbers,
     y: Numbers,
     *,
-    margin: float,
-    alpha: float = 0.05,
+    margin: ArrayLike,
+    alpha: ArrayLike = 0.05,
     bandwidth: Numbers | None = None,
     kernel: Kernel = gaussian,
     num_draws: int = 999,
@@ -124,7 +124,7 @@ def verdict(
     if is_traced(key, x, y, margin, alpha, bandwidth, groups_x, groups_y):
         raise TypeError("verdict needs concrete values, for its answer is words; under jax.jit use mmd_interval.")
     check_margin(margin)
-    if not 0 < float(alpha) < 0.5:
+    if not (np.ndim(alpha) == 0 and 0 < float(alpha) < 0.5):
         raise ValueError(f"alpha is {alpha}; expected one number between 0 and 0.5, the level of each claim.")
     law_key, test_key = jax.random.split(key)
     pooled, bandwidth, spec = lay_out(law_key, x, y, bandwidth, alpha, num_draws, kernel, precision, mesh)
@@ -218,10 +218,10 @@ def sample_size_to_decide(
     x: Numbers,
     y: Numbers,
     *,
-    margin: float,
-    mmd: float,
-    alpha: float = 0.05,
-    power: float = 0.8,
+    margin: ArrayLike,
+    mmd: ArrayLike,
+    alpha: ArrayLike = 0.05,
+    power: ArrayLike = 0.8,
     bandwidth: Numbers | None = None,
     kernel: Kernel = gaussian,
     num_draws: int = 999,
