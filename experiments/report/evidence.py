@@ -59,7 +59,7 @@ def how_far(run: Run, show: Show) -> Html:
 
 def verdict(run: Run, show: Show) -> Html | None:
     """Whether the difference matters, where a margin says from when on it does."""
-    found = run.result["verdict"]
+    found = run.result.get("verdict")
     if found is None:
         return None
     low, high = found["interval"]
@@ -121,7 +121,7 @@ def what_decides(run: Run) -> str:
     name = run.config["decision"]["representation"]
     where = "the network's inputs" if name == "inputs" else f"layer {name}"
     level = f"{run.config['test']['alpha']:g}"
-    if run.result["verdict"] is not None:
+    if run.result.get("verdict") is not None:
         return f"The verdict was asked of {where}, as named before the run; the tests only describe."
     return f"The deciding test was named before the run: {where}, at level {level}. The others only describe."
 

@@ -133,7 +133,7 @@ def mmd(run: Run) -> Figure | None:
 
 def verdict(run: Run) -> Figure | None:
     """The interval for MMD beside the margin."""
-    found = run.result["verdict"]
+    found = run.result.get("verdict")
     if found is None:
         return None
     figure = Figure(figsize=(WIDTH, 1.1), layout="constrained")

@@ -126,7 +126,7 @@ def pvalue_decides(run: Run) -> bool:
     """Whether a p-value is behind the plan: there was a test, no assumption in its place, and a rule that asked."""
     return (
         run.result["two_sample"] is not None
-        and run.result["verdict"] is None
+        and run.result.get("verdict") is None
         and run.config["decision"]["assume"] is None
         and run.result["plan"]["rule"] != "given"
     )
@@ -135,7 +135,7 @@ def pvalue_decides(run: Run) -> bool:
 def verdict_decides(run: Run) -> bool:
     """Whether a verdict is behind the plan."""
     return (
-        run.result["verdict"] is not None
+        run.result.get("verdict") is not None
         and run.config["decision"]["assume"] is None
         and run.result["plan"]["rule"] != "given"
     )
