@@ -193,8 +193,9 @@ def checked_tail(level: Any, num: Any) -> Any:
         raise ValueError(f"level is {level}; expected one number between 0 and 1, the coverage of the interval.")
     tail = (1 - float(level)) / 2
     if isinstance(num, int) and num > 0 and allowed(np.float64(tail), num) < 1:
+        fewest = int(np.ceil(1 / tail - 1e-6)) - 1
         raise ValueError(
-            f"level is {level}, for which {num} draws are too few: use at least {int(np.ceil(1 / tail - 1e-6)) - 1} draws, or a lower level."
+            f"level is {level}, for which {num} draws are too few: use at least {fewest} draws, or a lower level."
         )
     return tail
 

@@ -85,7 +85,7 @@ def margin_from_splits(
     check_precision(precision)
     _check_key(key)
     _refuse_traced(key, x, groups, bandwidth)
-    x = check_rows("x", x)
+    x = np.asarray(check_rows("x", x))
     names, numbers, counts = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
     if np.shape(groups) != (len(x),):
         raise ValueError(f"groups has shape {np.shape(groups)}; expected one label a row, ({len(x)},).")
@@ -106,7 +106,7 @@ def margin_from_splits(
             f"a split could have one row on a side, as a group has only one; drop such groups, or use more than {each} a side."
         )
     order = np.argsort(numbers, kind="stable")
-    pooled = Pooled(stack((np.asarray(x)[order],), pad=True), len(x), 0)
+    pooled = Pooled(stack((x[order],), pad=True), len(x), 0)
     bandwidth = resolve_bandwidth(bandwidth, pooled, kernel)
     # A few sizes only, so that a new number of groups finds a compiled program.
     capacity = 1 << max(3, (len(names) - 1).bit_length())

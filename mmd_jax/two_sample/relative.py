@@ -87,7 +87,7 @@ def relative_test(
     arXiv:1511.04581.
     """
     check_precision(precision)
-    if not is_traced(alpha) and not (np.ndim(alpha) == 0 and 0 < float(alpha) < 1):
+    if not is_traced(alpha) and not (np.ndim(alpha) == 0 and 0 < float(np.asarray(alpha)) < 1):
         raise ValueError(f"alpha is {alpha}; expected one number between 0 and 1, the level of the test.")
     traced = is_traced(x, y, target, bandwidth)
     pooled, sizes = pool_many({"x": x, "y": y, "target": target}, fewest=4)

@@ -124,7 +124,7 @@ def verdict(
     if is_traced(key, x, y, margin, alpha, bandwidth, groups_x, groups_y):
         raise TypeError("verdict needs concrete values, for its answer is words; under jax.jit use mmd_interval.")
     check_margin(margin)
-    if not (np.ndim(alpha) == 0 and 0 < float(alpha) < 0.5):
+    if not (np.ndim(alpha) == 0 and 0 < float(np.asarray(alpha)) < 0.5):
         raise ValueError(f"alpha is {alpha}; expected one number between 0 and 0.5, the level of each claim.")
     law_key, test_key = jax.random.split(key)
     pooled, bandwidth, spec = lay_out(law_key, x, y, bandwidth, alpha, num_draws, kernel, precision, mesh)
@@ -138,10 +138,10 @@ def verdict(
         test_key, x, y, bandwidth=bandwidth, alpha=alpha, num_permutations=num_draws, groups_x=groups_x, groups_y=groups_y,
         bins=bins, kernel=kernel, precision=precision, mesh=mesh,
     )  # fmt: skip
-    kind = decide_verdict(low, high, float(margin), bool(test.reject))
-    pvalue = float(test.pvalue)
-    sentence = _in_words(kind, low, high, float(margin), pvalue, float(alpha), (pooled.m, pooled.n))
-    return Verdict(kind, sentence, (low, high), float(margin), mmd2, pvalue, detectable)
+    limit, pvalue = float(np.asarray(margin)), float(test.pvalue)
+    kind = decide_verdict(low, high, limit, bool(test.reject))
+    sentence = _in_words(kind, low, high, limit, pvalue, float(np.asarray(alpha)), (pooled.m, pooled.n))
+    return Verdict(kind, sentence, (low, high), limit, mmd2, pvalue, detectable)
 
 
 def decide_verdict(low: float, high: float, margin: float, rejected: bool) -> VerdictKind:
@@ -260,7 +260,7 @@ def sample_size_to_decide(
     """
     check_margin(margin)
     _check_power(power, alpha)
-    if not (np.ndim(mmd) == 0 and 0 <= float(mmd) < np.inf):
+    if not (np.ndim(mmd) == 0 and 0 <= float(np.asarray(mmd)) < np.inf):
         raise ValueError(f"mmd is {mmd}; expected one number, at least 0: the true MMD to plan for.")
     pooled, bandwidth, spec = lay_out(key, x, y, bandwidth, alpha, num_draws, kernel, precision, mesh)
     values = (np.asarray(value, pooled.blocks.dtype) for value in (margin, mmd, alpha, power))

@@ -51,7 +51,7 @@ def make_law(key, pooled, kernel, num):
     return error_law(key, pooled, jnp.array([SIGMA]), Spec((kernel,)), num)
 
 
-def law_of(x, y, kernel=gaussian, num=200, key=None):
+def law_of(x, y, kernel=gaussian, num=199, key=None):
     key = jax.random.key(5) if key is None else key
     pooled, _ = pool_many({"x": x, "y": y}, fewest=4)
     return make_law(key, pooled, kernel, num), random_signs(key, pooled.capacity, num)
@@ -93,8 +93,8 @@ def test_law_equals_dense_algebra(kernel):
 
 def test_ends_are_where_the_counts_say():
     """Against a fine grid of δ: in the interval are those for which the estimate is neither too small nor too large."""
-    law, _ = law_of(*samples(60, 80, shift=0.6))
-    tail, most = 0.05, 10  # of 201
+    law, _ = law_of(*samples(50, 70, shift=0.6))
+    tail, most = 0.05, 10  # of 200
     low, high = float(lower_end(law, tail)), float(upper_end(law, tail))
     assert 0 < low < np.sqrt(float(law.mmd2)) < high
     grid = np.linspace(0, 1, 500)
@@ -108,7 +108,7 @@ def test_ends_are_where_the_counts_say():
 
 def test_lower_end_is_zero_exactly_where_the_bootstrap_test_of_equality_does_not_reject():
     for shift in (0.0, 0.2, 0.35, 0.6):
-        law, _ = law_of(*samples(60, 80, shift=shift))
+        law, _ = law_of(*samples(50, 70, shift=shift))
         rejects = 1 + int(np.sum(np.asarray(law.noise) >= float(law.mmd2))) <= 10
         assert (float(lower_end(law, 0.05)) > 0) == rejects
 
@@ -169,7 +169,7 @@ def test_equivalence_at_the_margin_and_at_equality():
 
 
 def test_equivalence_agrees_with_the_interval(key):
-    x, y = samples(80, 90, shift=0.3)
+    x, y = samples(50, 70, shift=0.3)
     high = float(mmd_interval(key, x, y, level=0.9, bandwidth=SIGMA, num_draws=199).mmd[1])
     for margin, rejects in ((high * 1.001, True), (high * 0.999, False)):
         found = equivalence_test(key, x, y, margin=margin, alpha=0.05, bandwidth=SIGMA, num_draws=199)
@@ -178,7 +178,7 @@ def test_equivalence_agrees_with_the_interval(key):
 
 
 def test_normal_and_bootstrap_methods_are_what_they_say(key):
-    x, y = samples(80, 90, shift=0.5)
+    x, y = samples(50, 70, shift=0.5)
     margin, law = 0.3, law_of(x, y, num=199, key=key)[0]
     test = partial(equivalence_test, key, x, y, bandwidth=SIGMA, num_draws=199)
     error = np.sqrt(max(float(law.variance.linear), 0) + float(np.var(law.noise)))
@@ -194,7 +194,7 @@ def test_normal_and_bootstrap_methods_are_what_they_say(key):
 
 def test_an_estimate_below_zero_is_no_evidence_of_closeness():
     """The upper end is then that of an estimate of 0: a lucky sample gives no short interval."""
-    law, _ = law_of(*samples(60, 80))
+    law, _ = law_of(*samples(50, 70))
     unlucky = law._replace(mmd2=jnp.float32(0.0))
     lucky = law._replace(mmd2=jnp.float32(-0.01))
     assert float(upper_end(lucky, 0.05)) == float(upper_end(unlucky, 0.05)) > 0
@@ -295,12 +295,12 @@ def test_normalised_mmd_refuses_kernels_without_a_bound(key, kernel):
 
 def test_new_values_and_sizes_compile_nothing(key):
     knobs = {"num_draws": 199}
-    mmd_interval(key, *samples(80, 90, d=7), level=0.9, **knobs)
+    mmd_interval(key, *samples(50, 70, d=7), level=0.9, **knobs)
     verdict(key, *samples(500, 500, d=7), margin=0.3, **knobs)
     keys = list(jax.random.split(key, 2))
     with Compilations() as later:
-        mmd_interval(keys[0], *samples(65, 100, d=7, shift=1), level=0.8, **knobs)
-        mmd_interval(keys[1], *samples(128, 128, d=5), bandwidth=1.5, level=0.9, **knobs)
+        mmd_interval(keys[0], *samples(60, 68, d=7, shift=1), level=0.8, **knobs)
+        mmd_interval(keys[1], *samples(64, 64, d=5), bandwidth=1.5, level=0.9, **knobs)
         verdict(keys[0], *samples(300, 600, d=7, shift=1), margin=0.1, alpha=0.1, **knobs)
     assert later.names == []
 

@@ -62,7 +62,7 @@ def test_a_change_may_drop_rows_and_features_follow_it(key):
 
 def test_groups_no_farther_apart_than_random_parts_give_no_margin(key):
     with pytest.raises(ValueError, match="no farther apart than random parts"):
-        # Means that repel each other: each group holds the same rows, nearly.
+        # Each group holds the same rows.
         x = np.tile(np.random.default_rng(0).normal(size=(20, 2)), (4, 1))
         margin_from_splits(key, x, np.repeat(np.arange(4), 20), bandwidth=SIGMA)
     with pytest.raises(ValueError, match="can't be told from none"):
