@@ -8,14 +8,13 @@
 The level of all but the bound is asymptotic: see each one's table, and `SMALLEST_N`.
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 from jax.scipy.special import gammaincc, ndtri
 from jax.scipy.stats import norm
 from jax.sharding import Mesh
@@ -40,6 +39,7 @@ from mmd_jax.two_sample.mmd import biased, unbiased
 from mmd_jax.two_sample.pooled import Numbers, Pooled, all_finite, is_traced, pool
 from mmd_jax.two_sample.reductions import as_split_sums, quadratic_forms, row_sums
 from mmd_jax.two_sample.resampling import observed_column, subsets
+from mmd_jax.two_sample.saddlepoint import quadratic_form_above, quadratic_form_quantile
 from mmd_jax.types import TwoSampleResult
 
 # Rows of the smaller sample from which a test holds its level: no cell of its table, at 5 % or 1 %, lies more than three
@@ -440,52 +440,6 @@ def _centred_gram(pooled: Pooled, bandwidth: Float[Array, " k"], kernel: Kernel)
     return jnp.where(
         pairs, K - (sums[:, None] + sums[None, :]) / (count - 2) + jnp.sum(sums) / ((count - 1.0) * (count - 2)), 0
     )
-
-
-def quadratic_form_above(value: Float[Array, ""], weights: Float[Array, " s"]) -> Float[Array, ""]:
-    """P(Σ w_i (Z_i² − 1) >= value) of independent standard normal Z_i, by the saddlepoint approximation."""
-    low, high = _saddlepoints(weights)
-    t = _decreasing_root(lambda t: -_saddle(t, weights)[0], -value, low, high, 40)
-    return _saddle(t, weights)[1]
-
-
-def quadratic_form_quantile(share: Float[Array, ""], weights: Float[Array, " s"]) -> Float[Array, ""]:
-    """The value above which Σ w_i (Z_i² − 1) lies with this probability."""
-    low, high = _saddlepoints(weights)
-    return _saddle(_decreasing_root(lambda t: _saddle(t, weights)[1], share, low, high, 40), weights)[0]
-
-
-def _saddlepoints(weights: Float[Array, " s"]) -> tuple[Array, Array]:
-    """Between these the cumulants K(t) = Σ −½ log(1 − 2wt) − wt are finite."""
-    return 0.5 / jnp.minimum(jnp.min(weights), -1e-6), 0.5 / jnp.maximum(jnp.max(weights), 1e-6)
-
-
-def _saddle(t: Float[Array, ""], weights: Float[Array, " s"]) -> tuple[Array, Array]:
-    """The value K'(t) whose saddlepoint is t, and the probability above it (Barndorff-Nielsen's form)."""
-    rest = 1 - 2 * weights * t
-    value = jnp.sum(2 * weights**2 * t / rest)
-    curvature = jnp.sum(2 * (weights / rest) ** 2)
-    cumulant = jnp.sum(-0.5 * jnp.log1p(-2 * weights * t) - weights * t)
-    w = jnp.sign(t) * jnp.sqrt(jnp.maximum(2 * (t * value - cumulant), 0))
-    # At the mean it is 0/0; its limit there holds to three digits as far as this.
-    near = jnp.abs(w) < 0.02
-    safe = jnp.where(near, 1, w)
-    skewness = 8 * jnp.sum(weights**3) / jnp.sum(2 * weights**2) ** 1.5
-    correction = jnp.where(near, skewness / 6, jnp.log(jnp.where(near, 1, t * jnp.sqrt(curvature) / safe)) / safe)
-    return value, norm.sf(w + correction)
-
-
-def _decreasing_root(function: Callable[[Array], Array], value: Any, low: Array, high: Array, steps: int) -> Array:
-    """Where a decreasing function takes a value, by bisection."""
-
-    def halve(_: Any, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
-        low, high = bounds
-        middle = (low + high) / 2
-        above = function(middle) > value
-        return jnp.where(above, middle, low), jnp.where(above, high, middle)
-
-    low, high = lax.fori_loop(0, steps, halve, (low, high))
-    return (low + high) / 2
 
 
 def _conclude(

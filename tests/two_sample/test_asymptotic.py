@@ -15,12 +15,11 @@ from mmd_jax.two_sample.asymptotic import (
     cross_mmd_test,
     distribution_free_test,
     gamma_test,
-    quadratic_form_above,
-    quadratic_form_quantile,
     spectral_test,
 )
 from mmd_jax.two_sample.gram import Spec
 from mmd_jax.two_sample.pooled import pool
+from mmd_jax.two_sample.saddlepoint import quadratic_form_above, quadratic_form_quantile
 from tests import reference
 
 KEY = jax.random.key(5)
