@@ -17,9 +17,9 @@ from jaxtyping import Bool, Float
 # What the public functions take as numbers: arrays of jax or numpy, plain numbers, and lists of them.
 Numbers = ArrayLike | Sequence[Any]
 
-# Products of tiles reach a processor's peak near 512 rows, and such a tile stays in its cache; an accelerator needs more
-# at a time. Smaller ones waste less on small samples.
-LARGEST_TILE = {"cpu": 512}
+# Products of tiles reach a processor's peak near 1,024 rows; an accelerator needs more at a time. Smaller ones waste less on
+# small samples.
+LARGEST_TILE = {"cpu": 1024}
 LARGEST_TILE_ELSEWHERE = 4096
 SMALLEST_TILE = 64
 TILES_A_SIDE = 8

@@ -104,12 +104,17 @@ def quadratic_forms(tile: Tile, dot: Dot) -> ColumnSums:
     within = jnp.sum(left * product, axis=0)
     # Few rows: full precision costs nothing.
     across = jnp.dot(ones, product, precision=lax.Precision.HIGHEST)  # 1ᵀK S_j
-    # S_iᵀK 1 belongs to the transposed tile, which is not visited; the other two are no sums over pairs.
-    back, size = jnp.dot(jnp.stack([product[:, -1], ones]), left, precision=lax.Precision.HIGHEST)
-    x_diagonal = jnp.sum(tile.diagonal[:, None] * left * left, axis=0)
-    once = (tile.i == tile.j).astype(left.dtype)
-    twice = 1 - once
-    return ColumnSums((1 + twice) * within, across + twice * back, once * x_diagonal, once * size)
+    # S_iᵀK 1 belongs to the transposed tile, which is not visited.
+    back = jnp.dot(product[:, -1], left, precision=lax.Precision.HIGHEST)
+    twice = (tile.i != tile.j).astype(left.dtype)
+    nothing = jnp.zeros_like(within)
+    # These two are no sums over pairs: few tiles have a part in them.
+    diagonal, size = lax.cond(
+        tile.i == tile.j,
+        lambda: (jnp.sum(tile.diagonal[:, None] * left * left, axis=0), jnp.sum(left, axis=0)),
+        lambda: (nothing, nothing),
+    )
+    return ColumnSums((1 + twice) * within, across + twice * back, diagonal, size)
 
 
 def _with_ones(columns: Array, present: Float[Array, " t"]) -> Float[Array, "t C1"]:

@@ -72,7 +72,7 @@ def permutation_test_in_steps(
       key: consumed.
       x: sample of P, shape [m, d].
       y: sample of Q, shape [n, d].
-      tiles_per_step: of 512 × 512 kernel values each on a CPU, for large samples; none: about a hundred steps.
+      tiles_per_step: of 1,024 × 1,024 kernel values each on a CPU, for large samples; none: about a hundred steps.
       resume: a step of an earlier, interrupted test to go on from.
       bandwidth, alpha, num_permutations, groups_x, groups_y, bins, kernel, precision, mesh, return_null: as
         `permutation_test`.
