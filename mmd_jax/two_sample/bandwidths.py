@@ -148,8 +148,9 @@ def _median(blocks: Any, count: Any, scale: Scale) -> Any:
         return _usable_or_error(_traced_median(blocks, count, scale), why)
     distances = _host_distances(blocks, count, scale)
     middle = distances.size // 2
-    low, high = np.partition(distances, [middle - 1, middle])[[middle - 1, middle]]
-    median = high if distances.size % 2 else (low + high) / 2
+    parted = np.partition(distances, middle)
+    # One rank is found in half of the time that two take; the one below it is the largest of those below.
+    median = parted[middle] if distances.size % 2 else (parted[:middle].max() + parted[middle]) / 2
     return _usable_or_error(np.asarray(median, blocks.dtype), why + "close for their precision)")
 
 
@@ -176,9 +177,11 @@ def _host_distances(blocks: np.ndarray, count: int, scale: Scale) -> np.ndarray:
     # Relative to a row, not to the mean: equal rows become exact zeros.
     rows = rows - rows[:1]
     squares = np.einsum("nd,nd->n", rows, rows)
-    both = squares[:, None] + squares[None, :]
-    squared = both - 2 * (rows @ rows.T)
-    return np.sqrt(_without_rounding(squared, both)[pairs])
+    both = (squares[:, None] + squares[None, :])[pairs]
+    squared = (rows @ rows.T)[pairs]
+    squared *= -2
+    squared += both
+    return np.sqrt(_without_rounding(squared, both))
 
 
 def _without_rounding(squared: Any, both: Any) -> Any:
