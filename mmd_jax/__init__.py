@@ -4,7 +4,7 @@ from mmd_jax.models.cnn8 import cnn8
 from mmd_jax.models.layered import Network, from_layers, preprocessed
 from mmd_jax.models.mlp import mlp
 from mmd_jax.models.whole import from_functions, from_linen
-from mmd_jax.transfer.decision import decide, similarity, stages_of
+from mmd_jax.transfer.decision import decide, similarity, similarity_of_verdict, stages_of
 from mmd_jax.transfer.finetune import Recipe, finetune
 from mmd_jax.transfer.freezing import (
     check_frozen,
@@ -18,7 +18,15 @@ from mmd_jax.transfer.inference import log_probabilities
 from mmd_jax.transfer.prefix import with_caching
 from mmd_jax.transfer.profile import layer_features, mmd_profile
 from mmd_jax.transfer.train import TrainState, classification_loss, init_state, train_step
-from mmd_jax.two_sample import mmd2_unbiased, mmd_biased, permutation_test, wild_bootstrap_test
+from mmd_jax.two_sample import (
+    aggregated_test,
+    mmd2_unbiased,
+    mmd_biased,
+    permutation_test,
+    two_sample_test,
+    wild_bootstrap_test,
+)
+from mmd_jax.two_sample.verdict import Verdict, verdict
 from mmd_jax.types import Plan, Rows, Similarity, Stage, TwoSampleResult
 
 __all__ = [
@@ -30,6 +38,8 @@ __all__ = [
     "Stage",
     "TrainState",
     "TwoSampleResult",
+    "Verdict",
+    "aggregated_test",
     "check_frozen",
     "classification_loss",
     "cnn8",
@@ -50,11 +60,14 @@ __all__ = [
     "permutation_test",
     "preprocessed",
     "similarity",
+    "similarity_of_verdict",
     "stage_labels",
     "staged_optimizer",
     "stages_of",
     "stop_frozen",
     "train_step",
+    "two_sample_test",
+    "verdict",
     "wild_bootstrap_test",
     "with_caching",
 ]

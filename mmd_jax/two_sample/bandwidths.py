@@ -227,7 +227,7 @@ def _traced_matrix(blocks: Float[Array, "b t d"], count: ArrayLike, scale: Scale
 def _traced_distances(blocks: Float[Array, "b t d"], count: ArrayLike, scale: Scale) -> Float[Array, "N N"]:
     distances, pairs = _traced_matrix(blocks, count, scale)
     good = jnp.where(all_finite(blocks), 0, jnp.nan)
-    return jnp.where(pairs, distances if scale == "l1" else jnp.sqrt(distances), 0) + good
+    return jnp.where(jnp.triu(pairs, 1), distances if scale == "l1" else jnp.sqrt(distances), 0) + good
 
 
 @partial(jax.jit, static_argnames=("scale",))
