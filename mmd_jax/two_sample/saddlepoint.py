@@ -15,14 +15,14 @@ from jaxtyping import Float
 def quadratic_form_above(value: Float[Array, ""], weights: Float[Array, " s"]) -> Float[Array, ""]:
     """P(Σ w_i (Z_i² − 1) >= value) of independent standard normal Z_i, by the saddlepoint approximation."""
     low, high = _saddlepoints(weights)
-    t = _decreasing_root(lambda t: -_saddle(t, weights)[0], -value, low, high, 40)
+    t = decreasing_root(lambda t: -_saddle(t, weights)[0], -value, low, high, 40)
     return _saddle(t, weights)[1]
 
 
 def quadratic_form_quantile(share: Float[Array, ""], weights: Float[Array, " s"]) -> Float[Array, ""]:
     """The value above which Σ w_i (Z_i² − 1) lies with this probability."""
     low, high = _saddlepoints(weights)
-    return _saddle(_decreasing_root(lambda t: _saddle(t, weights)[1], share, low, high, 40), weights)[0]
+    return _saddle(decreasing_root(lambda t: _saddle(t, weights)[1], share, low, high, 40), weights)[0]
 
 
 def _saddlepoints(weights: Float[Array, " s"]) -> tuple[Array, Array]:
@@ -45,7 +45,7 @@ def _saddle(t: Float[Array, ""], weights: Float[Array, " s"]) -> tuple[Array, Ar
     return value, norm.sf(w + correction)
 
 
-def _decreasing_root(function: Callable[[Array], Array], value: Any, low: Array, high: Array, steps: int) -> Array:
+def decreasing_root(function: Callable[[Array], Array], value: Any, low: Array, high: Array, steps: int) -> Array:
     """Where a decreasing function takes a value, by bisection."""
 
     def halve(_: Any, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
