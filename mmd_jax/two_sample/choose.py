@@ -21,6 +21,8 @@ AGGREGATED_UP_TO = 20_000
 # … and above which random features stand for the Gram matrix.
 GRAM_UP_TO = 200_000
 BINS = 256
+# Of the smaller sample.
+FEWEST_BINS = 16
 NUM_BANDWIDTHS = 5
 NUM_PERMUTATIONS = 999
 
@@ -83,9 +85,7 @@ def two_sample_test(
     groups: dict[str, Any] = {"groups_x": groups_x, "groups_y": groups_y}
     grouped = ", groups_x=…, groups_y=…" if groups_x is not None else ""
     settings: dict[str, Any] = {"alpha": alpha, "num_permutations": NUM_PERMUTATIONS, **groups}
-    # Bins of groups are worth their loss of splits only where there are many groups.
-    few_groups = groups_x is not None and _num_groups(groups_x, groups_y) < 4 * BINS
-    bins = None if rows <= ROWS_UP_TO or few_groups else BINS
+    bins = None if rows <= ROWS_UP_TO else _num_bins(x, y, groups_x, groups_y)
     binned = "" if bins is None else f", bins={bins}"
     if rows <= AGGREGATED_UP_TO:
         result = aggregated_test(key, x, y, kernels=(gaussian,), num_bandwidths=NUM_BANDWIDTHS, bins=bins, **settings)
@@ -108,5 +108,10 @@ def two_sample_test(
     )
 
 
-def _num_groups(groups_x: Any, groups_y: Any) -> int:
-    return sum(len(np.unique(np.asarray(groups))) for groups in (groups_x, groups_y) if groups is not None)
+def _num_bins(x: Any, y: Any, groups_x: Any, groups_y: Any) -> int | None:
+    """Bins, if each sample gets enough of them: few bins have few splits, and what fills no bin does not move."""
+    units = [np.shape(sample)[0] for sample in (x, y)]
+    if groups_x is not None and groups_y is not None:
+        units = [len(np.unique(np.asarray(groups))) for groups in (groups_x, groups_y)]
+    each = -(-sum(units) // BINS)
+    return BINS if sum(units) >= 4 * BINS and min(units) >= FEWEST_BINS * each else None

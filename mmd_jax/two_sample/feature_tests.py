@@ -25,6 +25,7 @@ from mmd_jax.types import TwoSampleResult
 
 # Bins of both samples together that a test on rows in memory permutes.
 LARGEST_BINS = 256
+FEWEST_BINS = 16
 
 
 def random_feature_test(
@@ -91,7 +92,9 @@ def random_feature_test(
         groups, found = number_groups(groups_x, groups_y, pooled, alpha)
         units = found or units
     if bins is None:
-        bins = min(LARGEST_BINS, 1 << (sum(units).bit_length() - 1))
+        # As many as that, but so many that the smaller sample has some to move, if it has the rows.
+        wanted = max(LARGEST_BINS, FEWEST_BINS * sum(units) // min(units))
+        bins = min(1 << (wanted - 1).bit_length(), 1 << (sum(units).bit_length() - 1))
     check_bins(bins, *units, "rows" if groups is None else "groups", alpha)
     check_kernel(kernel, num_features)
     bandwidth = one_bandwidth(resolve_bandwidth(bandwidth, pooled, getattr(kernels, kernel)))
