@@ -18,13 +18,13 @@ from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int, Key
 
 from mmd_jax.two_sample.bandwidths import grid_of_blocks, resolve_bandwidth
-from mmd_jax.two_sample.checks import check_knobs, check_precision
+from mmd_jax.two_sample.checks import check_finite, check_knobs, check_precision
 from mmd_jax.two_sample.gram import Spec, visit_all
 from mmd_jax.two_sample.kernels import Kernel, Precision, gaussian, laplace_l1
 from mmd_jax.two_sample.mmd import biased, unbiased
 from mmd_jax.two_sample.pooled import Numbers, Pooled, check_bandwidth, is_traced
 from mmd_jax.two_sample.reductions import sum_of_squares, together
-from mmd_jax.two_sample.significance import check_result, decide, is_good, lay_out, make_ties_equal
+from mmd_jax.two_sample.significance import decide, is_good, lay_out, make_ties_equal
 from mmd_jax.two_sample.splits import Scheme, begin, conclude, permute, reduction
 from mmd_jax.types import KernelTable, TwoSampleResult
 
@@ -165,7 +165,7 @@ def _aggregated(
         for place, grid in enumerate(grids):
             table.append((np.full(len(grid), number), np.full(len(grid), place), grid[:, 0]))
     result = _combine(tuple(found), _stack(table), level, return_null=return_null, combine=combine)
-    check_result(result)
+    check_finite(result.statistic)
     return result
 
 
@@ -174,8 +174,9 @@ def _layers(x: Any, y: Any) -> list[tuple[Any, Any]]:
         raise TypeError("one of x and y is a mapping of layers and the other is not; give both alike.")
     if not isinstance(x, Mapping):
         return [(x, y)]
-    if list(x) != list(y) or not x:
-        raise ValueError(f"x has the layers {', '.join(x)} and y has {', '.join(y)}; expected the same, at least one.")
+    if set(x) != set(y) or not x:
+        there = [", ".join(map(str, sample)) for sample in (x, y)]
+        raise ValueError(f"x has the layers {there[0]} and y has {there[1]}; expected the same, at least one.")
     for name, sample in (("x", x), ("y", y)):
         rows = {layer: len(one) for layer, one in sample.items()}
         if len(set(rows.values())) > 1:
@@ -241,7 +242,9 @@ def _statistics(
         total = of_splits.xx[:, 0] + of_splits.yy[:, 0] + 2 * of_splits.xy[:, 0]
         size = (squares + 2 * shift * total) / pairs + shift**2
         smaller = jnp.minimum(m, n)
-        scores = jnp.sqrt(smaller * (smaller - 1) / size)[:, None] * statistics
+        # A kernel that is 0 between all rows has no size, and no evidence.
+        scale = jnp.where(size > 0, jnp.sqrt(smaller * (smaller - 1) / jnp.where(size > 0, size, 1)), 0)
+        scores = scale[:, None] * statistics
     return statistics, scores, biased(of_splits)[:, 0], good
 
 
@@ -265,20 +268,24 @@ def _combine(
     soft = jax.nn.logsumexp(scores, axis=0) - jnp.log(len(scores))
     combined = jnp.max(scores, axis=0) if combine == "max" else soft
     # A column that ties with the observed one in every kernel has the same scores to the last bit, so T too.
+    good = good & jnp.all(jnp.isfinite(combined))
     result = decide(combined, alpha, good)
     best = jnp.argmax(scores[:, 0])
     layer, kernel, bandwidth = table
-    null = combined[1:]
+
+    def known(value: Array) -> Array:
+        return jnp.where(good, value, jnp.nan)
+
     return result._replace(
-        mmd_biased=jnp.where(jnp.isnan(result.statistic), jnp.nan, biased_each[best]),
+        mmd_biased=known(biased_each[best]),
         bandwidth=jnp.asarray(bandwidth)[best][None],
-        null=null if return_null else None,
+        null=known(combined[1:]) if return_null else None,
         kernels=KernelTable(
             layer=jnp.asarray(layer),
             kernel=jnp.asarray(kernel),
             bandwidth=jnp.asarray(bandwidth),
-            statistic=statistics[:, 0],
-            pvalue=(1 + jnp.sum(statistics[:, 1:] >= statistics[:, :1], axis=1)) / statistics.shape[1],
+            statistic=known(statistics[:, 0]),
+            pvalue=known((1 + jnp.sum(statistics[:, 1:] >= statistics[:, :1], axis=1)) / statistics.shape[1]),
             reject=(scores[:, 0] > result.threshold) & result.reject,
         ),
     )

@@ -136,8 +136,11 @@ def _default(scale: Scale, pooled: Pooled) -> Any:
         return one
     xp: Any = jnp if is_traced(pooled.blocks, pooled.count) else np
     rows = lax.stop_gradient(pooled.blocks) if xp is jnp else pooled.blocks
-    squared = xp.sum(xp.square(rows), dtype=rows.dtype) / pooled.count
-    return _usable_or_error(xp.sqrt(squared).astype(rows.dtype), "all rows are 0")
+    # By the largest entry, whose square may be as large as a float can be.
+    largest = xp.max(xp.abs(rows))
+    scaled = rows / xp.where(largest > 0, largest, 1)
+    squared = xp.sum(xp.square(scaled)) / pooled.count
+    return _usable_or_error((largest * xp.sqrt(squared)).astype(rows.dtype), "all rows are 0")
 
 
 def _median(blocks: Any, count: Any, scale: Scale) -> Any:
@@ -169,19 +172,28 @@ def _host_distances(blocks: np.ndarray, count: int, scale: Scale) -> np.ndarray:
     rows = np.asarray(blocks).reshape(-1, blocks.shape[2])[:count]
     if count > CHOSEN_ROWS:
         rows = rows[_choose_on_host(rows)]
-    pairs = np.triu(np.ones((len(rows), len(rows)), bool), 1)
     if scale == "l1":
         from scipy.spatial.distance import pdist
 
         return pdist(rows, "cityblock").astype(rows.dtype)
-    # Relative to a row, not to the mean: equal rows become exact zeros.
-    rows = rows - rows[:1]
+    rows = rows - _central(rows, np.ones(len(rows), bool))
+    pairs = np.triu(np.ones((len(rows), len(rows)), bool), 1)
     squares = np.einsum("nd,nd->n", rows, rows)
     both = (squares[:, None] + squares[None, :])[pairs]
     squared = (rows @ rows.T)[pairs]
     squared *= -2
     squared += both
     return np.sqrt(_without_rounding(squared, both))
+
+
+def _central(rows: Any, valid: Any) -> Any:
+    """The row that is nearest to the mean, shape [1, d]. Relative to a row, equal ones become exact zeros; one of the many
+    has small distances where a far-off one, as the first might be, would drown them in rounding.
+    """
+    xp: Any = jnp if is_traced(rows) else np
+    mean = xp.sum(rows, axis=0, where=valid[:, None]) / xp.sum(valid)
+    far = xp.sum(xp.square(rows - mean[None, :]), axis=1)
+    return rows[xp.argmin(xp.where(valid, far, xp.inf))][None]
 
 
 def _without_rounding(squared: Any, both: Any) -> Any:
@@ -210,7 +222,7 @@ def _traced_rows(blocks: Float[Array, "b t d"], count: ArrayLike) -> tuple[Array
     if rows.shape[0] > CHOSEN_ROWS:
         chosen = _choose(rows, valid)
         rows, valid = rows[chosen], valid[chosen]
-    return jnp.where(valid[:, None], rows - rows[:1], 0), valid
+    return jnp.where(valid[:, None], rows - _central(rows, valid), 0), valid
 
 
 def _traced_matrix(blocks: Float[Array, "b t d"], count: ArrayLike, scale: Scale) -> tuple[Array, Array]:

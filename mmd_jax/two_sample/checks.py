@@ -12,10 +12,7 @@ from mmd_jax.two_sample.pooled import Pooled, is_traced
 
 
 def check_knobs(key: Any, alpha: Any, num: Any) -> None:
-    if not (hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
-        raise TypeError(f"key is {type(key).__name__}; expected a typed key, as jax.random.key(seed) makes it.")
-    if key.shape != ():
-        raise ValueError(f"key has shape {key.shape}; expected one key. For many tests, use jax.vmap over the keys.")
+    check_key(key)
     if isinstance(num, bool) or not isinstance(num, int | np.integer):
         raise TypeError(f"num_permutations is {num!r}; expected a plain integer, since it is a shape.")
     if num < 1:
@@ -78,6 +75,23 @@ def count_splits(in_x: int, in_y: int) -> int:
     few = min(in_x, in_y, 17)
     # With as many on both sides, each split and its mirror image have the same statistic.
     return math.comb(in_x + in_y, few) // (2 if in_x == in_y else 1)
+
+
+def check_key(key: Any) -> None:
+    """One typed key."""
+    if not (hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
+        raise TypeError(f"key is {type(key).__name__}; expected a typed key, as jax.random.key(seed) makes it.")
+    if key.shape != ():
+        raise ValueError(f"key has shape {key.shape}; expected one key. For many tests, use jax.vmap over the keys.")
+
+
+def check_finite(value: Any) -> None:
+    """A result of concrete rows and bandwidths, which were checked before: what is left to be not finite is the kernel."""
+    if not is_traced(value) and not np.isfinite(np.asarray(value)).all():
+        raise ValueError(
+            "the kernel's values, or their sums, are not finite: it overflows on these rows. Rescale both samples, or use a "
+            "bounded kernel such as the Gaussian."
+        )
 
 
 def check_precision(precision: Any) -> None:

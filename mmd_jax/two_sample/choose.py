@@ -10,7 +10,7 @@ from jaxtyping import Key
 from mmd_jax.two_sample.aggregated import aggregated_test
 from mmd_jax.two_sample.feature_tests import random_feature_test
 from mmd_jax.two_sample.kernels import gaussian
-from mmd_jax.two_sample.pooled import Numbers
+from mmd_jax.two_sample.pooled import Numbers, is_traced
 from mmd_jax.two_sample.significance import permutation_test
 from mmd_jax.types import TwoSampleResult
 
@@ -84,7 +84,7 @@ def two_sample_test(
     rows = sum(np.shape(sample)[0] if np.ndim(sample) else 0 for sample in (x, y))
     groups: dict[str, Any] = {"groups_x": groups_x, "groups_y": groups_y}
     grouped = ", groups_x=…, groups_y=…" if groups_x is not None else ""
-    settings: dict[str, Any] = {"alpha": alpha, "num_permutations": NUM_PERMUTATIONS, **groups}
+    settings: dict[str, Any] = {"alpha": alpha, "num_permutations": _num_permutations(alpha), **groups}
     bins = None if rows <= ROWS_UP_TO else _num_bins(x, y, groups_x, groups_y)
     binned = "" if bins is None else f", bins={bins}"
     if rows <= AGGREGATED_UP_TO:
@@ -108,9 +108,18 @@ def two_sample_test(
     )
 
 
+def _num_permutations(alpha: Any) -> int:
+    """So many that alpha can be met."""
+    if is_traced(alpha) or not (np.ndim(alpha) == 0 and 0 < float(alpha) < 1):
+        return NUM_PERMUTATIONS
+    return max(NUM_PERMUTATIONS, int(np.ceil(1 / float(alpha))) - 1)
+
+
 def _num_bins(x: Any, y: Any, groups_x: Any, groups_y: Any) -> int | None:
     """Bins, if each sample gets enough of them: few bins have few splits, and what fills no bin does not move."""
     units = [np.shape(sample)[0] for sample in (x, y)]
+    if is_traced(groups_x, groups_y):
+        return None
     if groups_x is not None and groups_y is not None:
         units = [len(np.unique(np.asarray(groups))) for groups in (groups_x, groups_y)]
     each = -(-sum(units) // BINS)

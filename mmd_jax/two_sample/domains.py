@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int, Key
 
 from mmd_jax.intervals import holm
 from mmd_jax.two_sample.bandwidths import resolve_bandwidth
-from mmd_jax.two_sample.checks import allowed, check_knobs, check_precision
+from mmd_jax.two_sample.checks import allowed, check_knobs, check_precision, check_reach, count_splits
 from mmd_jax.two_sample.gram import Spec, prepare, visit_all
 from mmd_jax.two_sample.kernels import Kernel, Precision, gaussian
 from mmd_jax.two_sample.mmd import unbiased
@@ -48,7 +48,7 @@ def pairwise_tests(
     key: Key[Array, ""],
     samples: Mapping[str, Numbers],
     *,
-    bins: int = 256,
+    bins: int | None = None,
     bandwidth: Numbers | None = None,
     alpha: float = 0.05,
     num_permutations: int = 9999,
@@ -64,7 +64,7 @@ def pairwise_tests(
     Args:
       key: consumed.
       samples: {name: rows, shape [n of the data set, d]}, at least two, of any sizes >= 2.
-      bins: about how many, over all data sets; each needs at least two.
+      bins: how many at most, over all data sets; none: 256, or 16 for each data set where these are more.
       bandwidth: of the kernel, or several [k] to sum over; none: the median of all pooled rows.
       alpha: family-wise level, in (0, 1).
       num_permutations: B, for each pair.
@@ -104,8 +104,9 @@ def pairwise_tests(
             f"the data sets have different numbers of features ({widths}); pass them through one fixed map."
         )
     sizes = np.array([len(sample) for sample in rows])
-    _check_bins(bins, dict(zip(names, sizes, strict=True)))
     num_pairs = len(names) * (len(names) - 1) // 2
+    bins = min(max(256, 16 * len(names)), int(sizes.sum())) if bins is None else bins
+    _check_bins(bins, dict(zip(names, sizes, strict=True)), float(alpha) / num_pairs)
     if allowed(np.float64(alpha) / num_pairs, num_permutations) < 1:
         raise ValueError(
             f"with {num_pairs} pairs and {num_permutations} permutations the smallest p is {num_pairs}/"
@@ -138,19 +139,24 @@ def pairwise_tests(
     )  # fmt: skip
 
 
-def _check_bins(bins: int, sizes: dict[str, Any]) -> None:
+def _check_bins(bins: int, sizes: dict[str, Any], alpha: float) -> None:
     if isinstance(bins, bool) or not isinstance(bins, int | np.integer):
         raise TypeError(f"bins is {bins!r}; expected a plain integer, since it is a shape.")
     count = sum(sizes.values())
-    if not 2 * len(sizes) <= bins:
-        raise ValueError(f"bins is {bins}; expected at least two for each of the {len(sizes)} data sets.")
+    if not 2 * len(sizes) <= bins <= count:
+        raise ValueError(
+            f"bins is {bins}; expected at least two for each of the {len(sizes)} data sets, and no more than the {count} rows."
+        )
     each = -(-count // int(bins))
     smallest = min(sizes, key=lambda name: sizes[name])
     if sizes[smallest] < 2 * each:
         raise ValueError(
             f"with {bins} bins over all data sets a bin has {each} rows, and {smallest} has {sizes[smallest]} rows only; use "
-            f"at least {-(-2 * count // int(sizes[smallest]))} bins, so that each data set has two."
+            f"at least {-(-count // (int(sizes[smallest]) // 2))} bins, so that each data set has two."
         )
+    least, next_least = sorted(int(size) // each for size in sizes.values())[:2]
+    what = f"{smallest} has {least} bins and the next larger data set {next_least}, which can be split"
+    check_reach(what, count_splits(least, next_least), alpha, "rows, or use more bins")
 
 
 @partial(jax.jit, static_argnames=("num_samples", "bins", "num", "spec"))

@@ -170,7 +170,7 @@ def polynomial(degree: int = 3, offset: float = 1.0) -> Kernel:
     if degree < 1 or int(degree) != degree or offset < 0:
         raise ValueError(f"degree is {degree} and offset {offset}; expected a whole degree of at least 1, offset >= 0.")
     value = partial(_summed, lambda product, bandwidth: (product / bandwidth**2 + offset) ** int(degree))
-    return Kernel(lambda a, b, bandwidth: value(jnp.dot(a, b), bandwidth), inner_products, value, ("norm",))
+    return Kernel(lambda a, b, bandwidth: value(jnp.sum(a * b), bandwidth), inner_products, value, ("norm",))
 
 
 def _linear_value(product: Array, bandwidth: Array) -> Array:
@@ -179,7 +179,7 @@ def _linear_value(product: Array, bandwidth: Array) -> Array:
 
 # a·b / σ², with σ = 1 by default: then MMD is the distance of the means.
 linear = Kernel(
-    lambda a, b, bandwidth: _summed(_linear_value, jnp.dot(a, b), bandwidth),
+    lambda a, b, bandwidth: _summed(_linear_value, jnp.sum(a * b), bandwidth),
     inner_products,
     partial(_summed, _linear_value),
     ("one",),
@@ -203,6 +203,8 @@ def kernel_product(*kernels: Kernel) -> Kernel:
 def _combined(combine: Callable[[Any, Any], Any], kernels: tuple[Kernel, ...]) -> Kernel:
     if not kernels:
         raise ValueError("a sum or a product needs at least one kernel.")
+    if len(kernels) == 1:
+        return kernels[0]
     comparisons = tuple(dict.fromkeys(kernel.compare for kernel in kernels))
     ends = [sum(len(kernel.scales) for kernel in kernels[: i + 1]) for i in range(len(kernels))]
 
@@ -211,9 +213,6 @@ def _combined(combine: Callable[[Any, Any], Any], kernels: tuple[Kernel, ...]) -
 
     def pair(a: Array, b: Array, bandwidth: Array) -> Array:
         return reduce(combine, (kernel.pair(a, b, part(i, bandwidth)) for i, kernel in enumerate(kernels)))
-
-    def compare(A: Array, B: Array, dot: Dot) -> Any:
-        return tuple(compare(A, B, dot) for compare in comparisons)
 
     def value(compared: Any, bandwidth: Array) -> Array:
         return reduce(
@@ -225,7 +224,22 @@ def _combined(combine: Callable[[Any, Any], Any], kernels: tuple[Kernel, ...]) -
         )
 
     scales = tuple(scale for kernel in kernels for scale in kernel.scales)
-    # A product of an MMD-invariant kernel that is not itself invariant (the linear one) with another is not.
-    moves = any(kernel is linear for kernel in kernels) and combine is mul and len(kernels) > 1
-    invariant = all(kernel.translation_invariant for kernel in kernels) and not moves
-    return Kernel(pair, compare, value, scales, invariant)
+    # A factor whose MMD alone is invariant (the linear kernel's) makes a product whose MMD is not.
+    only_distances = all(_of_distances(kernel.compare) for kernel in kernels)
+    invariant = all(kernel.translation_invariant for kernel in kernels) and (combine is add or only_distances)
+    return Kernel(pair, _Together(comparisons), value, scales, invariant)
+
+
+class _Together(NamedTuple):
+    """Several comparisons as one."""
+
+    comparisons: tuple[Callable[[Array, Array, Dot], Any], ...]
+
+    def __call__(self, A: Array, B: Array, dot: Dot) -> Any:
+        return tuple(compare(A, B, dot) for compare in self.comparisons)
+
+
+def _of_distances(compare: Callable[[Array, Array, Dot], Any]) -> bool:
+    if isinstance(compare, _Together):
+        return all(map(_of_distances, compare.comparisons))
+    return compare in (squared_distances, l1_distances)

@@ -9,6 +9,7 @@ from jax import Array
 from jaxtyping import Float
 
 from mmd_jax.two_sample.bandwidths import resolve_bandwidth
+from mmd_jax.two_sample.checks import check_finite
 from mmd_jax.two_sample.gram import Spec
 from mmd_jax.two_sample.kernels import Kernel, gaussian, safe_root
 from mmd_jax.two_sample.pooled import Numbers, Pooled, all_finite, is_traced, pool
@@ -109,7 +110,9 @@ def _estimates(x: Any, y: Any, bandwidth: Any, kernel: Kernel) -> Estimates:
     bandwidth = resolve_bandwidth(bandwidth, pooled, kernel)
     # Counts that are static give the loop over tiles a derivative; traced ones let a new size reuse the program.
     compiled = _with_static_counts if traced else _with_traced_counts
-    return compiled(pooled.blocks, pooled.m, pooled.n, bandwidth, kernel=kernel)
+    found = compiled(pooled.blocks, pooled.m, pooled.n, bandwidth, kernel=kernel)
+    check_finite(found.unbiased)
+    return found
 
 
 def _estimate(

@@ -155,12 +155,11 @@ def padded_size(count: int) -> int:
 
 
 def padded_width(width: int) -> int:
-    """The width that features are padded to with zeros, which move no row: 64, 128, then multiples of 128.
+    """The width that features are padded to with zeros, which move no row: 8, 16, 32, 64, 128, then multiples of 128.
 
-    The layers of a network have all kinds of widths, and each would compile anew; for few features the products with the
-    membership columns outweigh those with the rows.
+    The layers of a network have all kinds of widths, and each would compile anew.
     """
-    return SMALLEST_TILE if width <= SMALLEST_TILE else -(-width // 128) * 128
+    return max(8, 1 << (width - 1).bit_length()) if width <= 128 else -(-width // 128) * 128
 
 
 def all_finite(blocks: Float[Array, "b t d"]) -> Bool[Array, ""]:

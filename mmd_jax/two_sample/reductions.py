@@ -156,7 +156,7 @@ def block_sums(num_bins: int, widest: int) -> Reduce:
         between = lax.dynamic_update_slice(where, part, (i, j))
         twice = (tile.i != tile.j).astype(part.dtype)
         between = between + twice * lax.dynamic_update_slice(where, part.T, (j, i))
-        diagonal = lax.dynamic_update_slice(where[0], (1 - twice) * (tile.diagonal @ left), (i,))
+        diagonal = lax.dynamic_update_slice(where[0], (1 - twice) * _full(tile.diagonal, left), (i,))
         return BlockSums(between, diagonal)
 
     return reduce

@@ -1,5 +1,6 @@
 """Permutation tests that take long: driven step by step, for progress and resuming, or ended early with a valid p."""
 
+import hashlib
 from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,12 +14,11 @@ from jax.typing import ArrayLike
 from jaxtyping import Key
 
 from mmd_jax.two_sample.bandwidths import resolve_bandwidth
-from mmd_jax.two_sample.checks import check_knobs, check_precision
+from mmd_jax.two_sample.checks import check_finite, check_knobs, check_precision
 from mmd_jax.two_sample.gram import Problem, Progress, Spec, accumulate, count_tiles, finish, initial
 from mmd_jax.two_sample.kernels import Kernel, Precision, gaussian
 from mmd_jax.two_sample.pooled import Numbers, is_traced
 from mmd_jax.two_sample.significance import (
-    check_result,
     conclude_test,
     is_good,
     lay_out,
@@ -36,12 +36,14 @@ class Step(NamedTuple):
       done: tiles of the Gram matrix that were visited.
       total: tiles there are.
       progress: the sums so far, a tree of arrays.
+      problem: a hash of rows, key, bandwidths and settings: a step goes on with the problem it began with alone.
       result: the test's, at the last step; else None.
     """
 
     done: int
     total: int
     progress: Progress
+    problem: str
     result: TwoSampleResult | None = None
 
 
@@ -107,12 +109,12 @@ def permutation_test_in_steps(
         raise ValueError(f"tiles_per_step is {tiles_per_step}; expected at least 1.")
     splits = _begin(key, pooled, groups, (widths[None],), spec=spec, scheme=scheme)
     done, progress = 0, _initial(splits.problem, spec=spec, scheme=scheme)
+    problem = _hash(key, pooled, groups, widths, splits.problem.shifts, (num_permutations, bins, precision))
     if resume is not None:
-        shapes, given = (jax.tree.map(np.shape, tree) for tree in (progress, resume.progress))
-        if resume.total != total or shapes != given:
+        if resume.problem != problem:
             raise ValueError(
-                f"the step to resume from is of a problem of {resume.total} tiles and other sums than this one of {total}; "
-                "resume with the same samples, permutations, bins and kernel."
+                "the step to resume from is of another problem; resume with the same key, samples, groups, permutations, "
+                "bins, bandwidth, kernel and precision."
             )
         done, progress = resume.done, jax.tree.map(jnp.asarray, resume.progress)
     while done < total:
@@ -121,11 +123,19 @@ def permutation_test_in_steps(
         done = end
         if done < total:
             # An answer is waited for, else the steps would only be put in a queue, and progress be a fiction.
-            yield Step(done, total, jax.block_until_ready(progress))
+            yield Step(done, total, jax.block_until_ready(progress), problem)
     alpha = np.asarray(alpha, pooled.blocks.dtype)
     result = _conclude(progress, splits, pooled, groups, alpha, widths, scheme=scheme, return_null=return_null)
-    check_result(result)
-    yield Step(total, total, progress, result)
+    check_finite(result.statistic)
+    yield Step(total, total, progress, problem, result)
+
+
+def _hash(key: Array, *values: Any) -> str:
+    # The shifts are means of kernel values, and so tell kernels apart.
+    found = hashlib.blake2b(digest_size=16)
+    for leaf in jax.tree.leaves((jax.random.key_data(key), values)):
+        found.update(leaf.encode() if isinstance(leaf, str) else np.ascontiguousarray(leaf).tobytes())
+    return found.hexdigest()
 
 
 _begin = partial(jax.jit, static_argnames=("spec", "scheme"))(begin)
@@ -184,7 +194,7 @@ def sequential_test(
       max_permutations: B.
       exceedances: h, at least 1. The relative error of p is about 1 / √h.
       batch: permutations drawn at a time, each batch by one pass over the Gram matrix; B is rounded up to whole batches.
-      **settings: those of `permutation_test`, but num_permutations and return_null. With `bins`, one pass of
+      **settings: bandwidth, groups_x, groups_y, kernel, precision, mesh, as `permutation_test`. With `bins`, one pass of
         `permutation_test` with all B at once is cheaper.
 
     Returns:
@@ -209,7 +219,13 @@ def sequential_test(
             f"exceedances is {exceedances}, batch {batch} and max_permutations {max_permutations}; expected at least 1, and a "
             "batch that is no larger than max_permutations."
         )
+    if unknown := set(settings) - {"bandwidth", "groups_x", "groups_y", "kernel", "precision", "mesh"}:
+        raise TypeError(
+            f"a sequential test has no {', '.join(sorted(unknown))}; see permutation_test for what it takes."
+        )
     check_knobs(key, alpha, max_permutations)
+    groups = settings.get("groups_x"), settings.get("groups_y")
+    lay_out(key, x, y, settings.get("bandwidth"), alpha, *groups, None)  # for what it refuses
     # The level of a batch alone is of no account; 1/2 can always be met.
     inner = {"alpha": 0.5, "num_permutations": batch, "return_null": True, **settings}
     count = used = 0

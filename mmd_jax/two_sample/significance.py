@@ -19,6 +19,7 @@ from mmd_jax.two_sample.bandwidths import resolve_bandwidth
 from mmd_jax.two_sample.checks import (
     allowed,
     check_bins,
+    check_finite,
     check_knobs,
     check_precision,
     check_reach,
@@ -63,8 +64,8 @@ def permutation_test(
     the observed one or its mirror image, and where equal rows or groups have changed places. The bandwidth must not
     have been chosen on the labels; the default is a function of the unordered pooled rows.
 
-    It compiles once for each capacity (the next power of two of m + n), d, B and number of bandwidths; new values of
-    anything else, of m and n within the capacity too, compile nothing. `jax.vmap` and `jax.jit` apply to it; then each
+    It compiles once for each capacity (m + n and d are padded to one of few sizes), B and number of bandwidths; new values
+    of anything else, of m, n and d within the capacity too, compile nothing. `jax.vmap` and `jax.jit` apply to it; then each
     shape compiles once.
 
     Args:
@@ -211,17 +212,8 @@ def _test(
     bandwidth = resolve_bandwidth(bandwidth, pooled, spec.kernels[0])
     alpha = alpha if is_traced(alpha) else np.asarray(alpha, pooled.blocks.dtype)
     result = _run(key, pooled, groups, bandwidth, alpha, spec=spec, scheme=scheme, return_null=return_null)
-    check_result(result)
+    check_finite(result.statistic)
     return result
-
-
-def check_result(result: TwoSampleResult) -> None:
-    """Concrete rows and bandwidths were checked before; what is left to be not finite is the kernel."""
-    if not is_traced(result.statistic) and np.isnan(np.asarray(result.statistic)).any():
-        raise ValueError(
-            "the kernel's values, or their sums, are not finite: it overflows on these rows. Rescale both samples, or use a "
-            "bounded kernel such as the Gaussian."
-        )
 
 
 # The one public edge that is jitted. The samples' sizes are traced, and so are alpha and the bandwidths.
@@ -288,7 +280,9 @@ def make_ties_equal(statistics: Float[Array, "K C"], sums: SplitSums, splits: Sp
     rounding = 64 * jnp.finfo(statistics.dtype).eps * jnp.max(jnp.abs(terms), axis=(0, 2))
     rounding = jnp.minimum(rounding, 1e-3 * jnp.std(statistics, axis=1))
     close = jnp.abs(statistics - statistics[:, :1]) <= rounding[:, None]
-    return jnp.where((observed | mirror)[None, :] | close, statistics[:, :1], statistics)
+    # Only upwards: what is above the observed statistic reaches it anyway.
+    tied = (observed | mirror)[None, :] | close
+    return jnp.where(tied, jnp.maximum(statistics, statistics[:, :1]), statistics)
 
 
 def decide(statistics: Float[Array, " C"], alpha: Any, good: Bool[Array, ""]) -> TwoSampleResult:

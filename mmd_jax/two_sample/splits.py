@@ -142,6 +142,8 @@ def reduction(scheme: Scheme, problem: Problem) -> Reduce:
 def _block_sums(num_bins: int, grouped: bool, b: int, t: int) -> Reduce:
     if grouped:
         return block_sums(num_bins + 2, num_bins + 2)
-    # More than half of the capacity is rows, so a bin holds at least this many of them; two bins hold left-over rows.
-    smallest = max(1, b * t // 2 // num_bins)
+    # More than half of the capacity is rows (see `padded_size`; 4/5 of a large one), so a bin holds at least this many of
+    # them; two bins hold left-over rows.
+    rows = b * t // 2 if b * t <= 8192 else b * t * 4 // 5
+    smallest = max(1, rows // num_bins)
     return block_sums(num_bins + 2, t // smallest + 4)
