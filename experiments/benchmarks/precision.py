@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> None:
         x, y = (rng.standard_normal((n, arguments.features), np.float32) for _ in range(2))
         settings = {"bandwidth": arguments.features**0.5 * 1.4, "num_permutations": num, "return_null": True}
         exact = permutation_test(jax.random.key(0), x.astype(np.float64), y.astype(np.float64), **settings)
-        unit = np.std(exact.null) / 100
+        unit = np.std(np.asarray(exact.null)) / 100
         for precision in get_args(Precision):
             found = permutation_test(jax.random.key(0), x, y, precision=precision, **settings)
             error = (np.asarray(found.null, np.float64) - np.asarray(exact.null)) / unit

@@ -235,7 +235,7 @@ class _Together(NamedTuple):
 
     comparisons: tuple[Callable[[Array, Array, Dot], Any], ...]
 
-    def __call__(self, A: Array, B: Array, dot: Dot) -> Any:
+    def __call__(self, A: Array, B: Array, dot: Dot, /) -> Any:
         return tuple(compare(A, B, dot) for compare in self.comparisons)
 
 
