@@ -10,7 +10,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,9 +74,9 @@ def run_cells(
     show, done = progress(label, 100), 0.0
     lock, stop = threading.Lock(), threading.Event()
 
-    def run(cell: Cell) -> dict[str, Any]:
+    def run(cell: Cell) -> dict[str, Any] | None:
         if stop.is_set():
-            raise CancelledError
+            return None  # not an error, which might be seen before the one that stopped the run
         try:
             row = _run(cell, run_one)
             if "skipped" not in row:
@@ -92,7 +92,10 @@ def run_cells(
         futures = {pool.submit(run, cell): cell for cell in missing}
         for number, future in enumerate(as_completed(futures), start=1):
             cell = futures[future]
-            rows[cell.name] = future.result()
+            row = future.result()
+            if row is None:
+                continue
+            rows[cell.name] = row
             done += cell.cost
             show(round(100 * done / total, 1), f"{number} of {len(missing)} cells; last: {cell.name}")
     finally:

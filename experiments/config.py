@@ -300,6 +300,9 @@ def check(config: Config) -> None:
             test.alpha,
             "below 0.5, as each end of the verdict's interval has this level",
         )
+        expect(test.max_rows >= 4, "test.max_rows", test.max_rows, "at least 4, which the verdict's interval needs")
+        if config.source is None:
+            problems.append("a margin judges the distance to the source, but source is none; leave decision.margin out")
         if margin is not None and test.bandwidth is None:
             problems.append("decision.margin is in units of the kernel, so test.bandwidth must be given with it")
     expect(0 < decision.small <= decision.large, "decision.small", decision.small, "0 < small <= large")

@@ -21,7 +21,7 @@ import numpy as np
 
 from experiments.peers import PeerResult, aggregated_peers, peers
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 
 
 class PeerProcess:
@@ -44,7 +44,7 @@ class PeerProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))},
             text=True,
             start_new_session=True,  # so that what it starts itself ends with it
         )
@@ -64,12 +64,14 @@ class PeerProcess:
         """Tests the prepared samples: seconds, peak megabytes since then, reject. TimeoutError after `limit` seconds."""
         return self._ask({"num": num, "seed": seed, "alpha": alpha}, limit)
 
-    def __call__(self, x: np.ndarray, y: np.ndarray, num: int, seed: int, alpha: float) -> PeerResult:
-        """Tests these samples: a `PeerTest`."""
+    def __call__(
+        self, x: np.ndarray, y: np.ndarray, num: int, seed: int, alpha: float, limit: float | None = None
+    ) -> PeerResult:
+        """Tests these samples: a `PeerTest`. RuntimeError where the test fails, TimeoutError after `limit` seconds."""
         samples = {
             name: [base64.b64encode(np.float32(a).tobytes()).decode(), *a.shape] for name, a in zip("xy", (x, y))
         }
-        found = self._ask({**samples, "num": num, "seed": seed, "alpha": alpha}, None)
+        found = self._ask({**samples, "num": num, "seed": seed, "alpha": alpha}, limit)
         return PeerResult(found["pvalue"], found["reject"])
 
     def close(self) -> None:

@@ -150,7 +150,7 @@ def build(config: Config, data: Loaded) -> Networks:
                 f"are m = {m} and n = {n}; set test.max_rows to at most {min(m, n)}, or use 'permutation'"
             )
         check_inputs(config, make_keys(config.seed).measure, data.source, data.target)
-        check_margin(config, data.source)
+        check_margin(config, make_keys(config.seed).measure, data.source, data.target)
     for training, rows in ((config.pretrain, data.source), (config.train, data.target)):
         if rows is not None:
             split(rows, training, config.seed)

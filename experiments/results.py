@@ -117,7 +117,7 @@ def read_decided(directory: Path) -> Decided:
     )
     similarity = Similarity(**content["similarity"])
     return Decided(
-        content["two_sample"], content["verdict"], similarity, Plan(**{**plan, "stages": stages}), content["data"]
+        content["two_sample"], content.get("verdict"), similarity, Plan(**{**plan, "stages": stages}), content["data"]
     )
 
 

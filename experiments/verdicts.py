@@ -53,7 +53,7 @@ def judge(
       ValueError: no margin can be taken from the source; says why.
     """
     x, y, groups = chosen_rows(config, key, source, target)
-    margin_key, verdict_key = jax.random.split(jax.random.fold_in(key, 1))
+    margin_key, verdict_key = jax.random.split(jax.random.fold_in(key, 0x5EED))  # the others are split(key)
     bandwidth = np.asarray(deciding_test(config, measurement).bandwidth)
 
     def features(rows: np.ndarray) -> np.ndarray:
@@ -74,14 +74,22 @@ def judge(
         alpha=config.test.alpha,
         bandwidth=bandwidth,
         num_draws=config.test.permutations,
+        test=deciding_test(config, measurement),
         **settings,
     )
     return Judged(found, words)
 
 
-def check(config: Config, source: Dataset) -> None:
+def check(config: Config, key: jax.Array, source: Dataset, target: Dataset) -> None:
     """Refuses a margin that the source can't give, before anything is trained."""
     margin_from = config.decision.margin_from
+    if margin_from in ("classes", "groups") and (labels := _labels(config, key, source, target)) is not None:
+        kinds = len(np.unique(labels))
+        if not 2 <= kinds < len(labels):
+            raise ValueError(
+                f"decision.margin_from = {margin_from!r}, but the {len(labels)} compared source rows have {kinds} {margin_from}; "
+                "expected at least two, and fewer than rows"
+            )
     if margin_from == "groups" and source.test_groups is None:
         raise ValueError("decision.margin_from = 'groups', but the source has no groups; set source.group_key")
     if margin_from.startswith("blur") and source.test_x.ndim < 3:

@@ -260,7 +260,8 @@ def _lock(path: Path) -> None:
 
 def _differences(old: Any, new: Any, ignore: tuple[str, ...], name: str = "") -> list[tuple[str, str, str]]:
     """(dotted field, its value in the folder, its value now) for each field that differs."""
-    if name in ignore or old == new:
+    # A field that an older version did not have, and that is unset now, is no difference.
+    if name in ignore or old == new or (old is _ABSENT and new in (None, "")):
         return []
     if isinstance(old, dict) and isinstance(new, dict):
         found = []

@@ -132,12 +132,11 @@ def similarity_of_verdict(verdict: Verdict, *, representation: str, m: int, n: i
       n: rows of the target.
 
     Returns:
-      A Similarity; "undecided", which takes a rule's row for dissimilar data, where the rows are too few to say.
+      A Similarity; "undecided", for which rules take their row for dissimilar data, where the rows are too few to say.
     """
     kind = {"equivalent": "similar", "different_but_small": "similar"}.get(verdict.kind, verdict.kind)
     where = "On the inputs" if representation == "inputs" else f"On layer {representation}"
-    dissimilar = " The rule's row for dissimilar data applies." if kind == "undecided" else ""
-    return Similarity(kind, f"{where}, {m} source rows against {n} target rows: {verdict.sentence}{dissimilar}")
+    return Similarity(kind, f"{where}, {m} source rows against {n} target rows: {verdict.sentence}")
 
 
 def decide(

@@ -85,12 +85,17 @@ def check_key(key: Any) -> None:
         raise ValueError(f"key has shape {key.shape}; expected one key. For many tests, use jax.vmap over the keys.")
 
 
-def check_finite(value: Any) -> None:
-    """A result of concrete rows and bandwidths, which were checked before: what is left to be not finite is the kernel."""
-    if not is_traced(value) and not np.isfinite(np.asarray(value)).all():
+def check_finite(*values: Any, unless: str = "") -> None:
+    """Results of concrete rows and bandwidths, which were checked before: what is left to be not finite is the kernel.
+
+    Args:
+      values: traced ones go unchecked.
+      unless: a sentence on another cause, where there is one.
+    """
+    if not is_traced(*values) and not all(np.isfinite(np.asarray(value)).all() for value in values):
         raise ValueError(
             "the kernel's values, or their sums, are not finite: it overflows on these rows. Rescale both samples, or use a "
-            "bounded kernel such as the Gaussian."
+            f"bounded kernel such as the Gaussian.{unless}"
         )
 
 

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int, Key
 
-from mmd_jax.two_sample.checks import allowed
+from mmd_jax.two_sample.checks import allowed, check_finite
 from mmd_jax.two_sample.equivalence import HALVINGS, EquivalenceResult, check_margin, checked_tail, lay_out
 from mmd_jax.two_sample.error_law import ErrorLaw, error_law
 from mmd_jax.two_sample.gram import Spec
@@ -82,7 +82,9 @@ def normalised_mmd(
     tail = checked_tail(level, num_draws)
     pooled, bandwidth, spec = lay_out(key, x, y, bandwidth, tail, num_draws, kernel, precision, mesh)
     _check_bounded(kernel, bandwidth)
-    return _interval(key, pooled, bandwidth, tail, spec=spec, num=num_draws)
+    found = _interval(key, pooled, bandwidth, tail, spec=spec, num=num_draws)
+    check_finite(found.estimate, found.interval)
+    return found
 
 
 def closeness_test(
@@ -110,7 +112,7 @@ def closeness_test(
       `EquivalenceResult`; its statistic and upper are norm-scaled distances.
 
     Raises:
-      ValueError, TypeError: as `equivalence_test` and `normalised_mmd`.
+      ValueError: margin outside (0, 1); and, TypeError too, as `equivalence_test` and `normalised_mmd`.
 
     Example:
       >>> import jax
@@ -122,11 +124,15 @@ def closeness_test(
     Reference: Zhou et al., A kernel distribution closeness testing, arXiv:2507.12843.
     """
     check_margin(margin)
+    if not is_traced(margin) and float(margin) >= 1:
+        raise ValueError(f"margin is {margin}; expected a number below 1, which no norm-scaled distance exceeds.")
     pooled, bandwidth, spec = lay_out(key, x, y, bandwidth, alpha, num_draws, kernel, precision, mesh)
     _check_bounded(kernel, bandwidth)
     dtype = pooled.blocks.dtype
     margin, alpha = (value if is_traced(value) else np.asarray(value, dtype) for value in (margin, alpha))
-    return _test(key, pooled, bandwidth, margin, alpha, spec=spec, num=num_draws)
+    result = _test(key, pooled, bandwidth, margin, alpha, spec=spec, num=num_draws)
+    check_finite(result.statistic, result.upper)
+    return result
 
 
 def _check_bounded(kernel: Kernel, bandwidth: Any) -> None:
@@ -220,12 +226,13 @@ def _test(
     key: Key[Array, ""], pooled: Pooled, bandwidth: Float[Array, " k"], margin: Any, alpha: Any, *, spec: Spec, num: int
 ) -> EquivalenceResult:
     scaled = _scaled(key, pooled, bandwidth, spec, num)
-    good = _good(scaled, pooled) & (margin > 0) & (alpha > 0) & (alpha < 1)
+    good = _good(scaled, pooled) & (margin > 0) & (margin < 1) & (alpha > 0) & (alpha < 1)
     count = _count_below(scaled, margin)
     estimate = scaled.law.mmd2 / scaled.denominator
     pvalue = ((1 + count) / (1 + num)).astype(estimate.dtype)
     statistic, pvalue, upper = (jnp.where(good, value, jnp.nan) for value in (estimate, pvalue, _upper(scaled, alpha)))
-    return EquivalenceResult(statistic, pvalue, good & (1 + count <= allowed(alpha, num)), upper, bandwidth)
+    reject = good & jnp.isfinite(upper) & (1 + count <= allowed(alpha, num))
+    return EquivalenceResult(statistic, pvalue, reject, upper, bandwidth)
 
 
 def _good(scaled: _Scaled, pooled: Pooled) -> Bool[Array, ""]:

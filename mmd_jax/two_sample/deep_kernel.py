@@ -19,7 +19,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Key
 
 from mmd_jax.two_sample.bandwidths import median_bandwidth
-from mmd_jax.two_sample.checks import check_knobs
+from mmd_jax.two_sample.checks import check_key, check_knobs
 from mmd_jax.two_sample.kernels import Dot, Kernel, squared_distances
 from mmd_jax.two_sample.pooled import Numbers, check_rows, is_traced
 from mmd_jax.two_sample.significance import permutation_test
@@ -196,6 +196,7 @@ def learn_kernel(
 
     Reference: Liu et al., Learning deep kernels for non-parametric two-sample tests, ICML 2020, equations (3) to (5).
     """
+    check_key(key)
     rows_x, rows_y = _check_samples(x, y, least=2)
     for name, number, least in (("num_steps", num_steps, 1), ("batch_size", batch_size, 2)):
         if isinstance(number, bool) or not isinstance(number, int | np.integer):

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int, Key
 
 from mmd_jax.intervals import holm
 from mmd_jax.two_sample.bandwidths import resolve_bandwidth
-from mmd_jax.two_sample.checks import allowed, check_knobs, check_precision, check_reach, count_splits
+from mmd_jax.two_sample.checks import allowed, check_finite, check_knobs, check_precision, check_reach, count_splits
 from mmd_jax.two_sample.gram import Spec, prepare, visit_all
 from mmd_jax.two_sample.kernels import Kernel, Precision, gaussian
 from mmd_jax.two_sample.mmd import unbiased
@@ -123,10 +123,7 @@ def pairwise_tests(
         num_samples=len(names), bins=int(bins), num=num_permutations, spec=Spec((kernel,), precision, mesh),
     )  # fmt: skip
     statistic, pvalue = np.asarray(statistic), np.asarray(pvalue)
-    if not np.isfinite(statistic).all():
-        raise ValueError(
-            "the kernel overflows on these rows: rescale them, or use a bounded kernel such as the Gaussian."
-        )
+    check_finite(statistic)
     pairs = np.triu_indices(len(names), 1)
     adjusted = np.ones(pvalue.shape)
     adjusted[pairs] = holm(pvalue[pairs])
@@ -147,14 +144,14 @@ def _check_bins(bins: int, sizes: dict[str, Any], alpha: float) -> None:
         raise ValueError(
             f"bins is {bins}; expected at least two for each of the {len(sizes)} data sets, and no more than the {count} rows."
         )
-    each = -(-count // int(bins))
+    each = -(-int(count) // int(bins))
     smallest = min(sizes, key=lambda name: sizes[name])
     if sizes[smallest] < 2 * each:
         raise ValueError(
             f"with {bins} bins over all data sets a bin has {each} rows, and {smallest} has {sizes[smallest]} rows only; use "
             f"at least {-(-count // (int(sizes[smallest]) // 2))} bins, so that each data set has two."
         )
-    least, next_least = sorted(int(size) // each for size in sizes.values())[:2]
+    least, next_least = sorted(int(size) // int(each) for size in sizes.values())[:2]
     what = f"{smallest} has {least} bins and the next larger data set {next_least}, which can be split"
     check_reach(what, count_splits(least, next_least), alpha, "rows, or use more bins")
 

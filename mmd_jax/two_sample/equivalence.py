@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int, Key
 
 from mmd_jax.two_sample.bandwidths import resolve_bandwidth
-from mmd_jax.two_sample.checks import allowed, check_knobs, check_precision
+from mmd_jax.two_sample.checks import allowed, check_finite, check_knobs, check_precision
 from mmd_jax.two_sample.error_law import ErrorLaw, draws_at, error_law
 from mmd_jax.two_sample.gram import Spec
 from mmd_jax.two_sample.kernels import Kernel, Precision, gaussian, safe_root
@@ -115,7 +115,9 @@ def mmd_interval(
     """
     tail = checked_tail(level, num_draws)
     pooled, bandwidth, spec = lay_out(key, x, y, bandwidth, tail, num_draws, kernel, precision, mesh)
-    return _interval(key, pooled, bandwidth, tail, spec=spec, num=num_draws)
+    found = _interval(key, pooled, bandwidth, tail, spec=spec, num=num_draws)
+    check_finite(found.mmd2, found.standard_error, found.mmd)
+    return found
 
 
 def equivalence_test(
@@ -171,7 +173,9 @@ def equivalence_test(
     pooled, bandwidth, spec = lay_out(key, x, y, bandwidth, alpha, num_draws, kernel, precision, mesh)
     dtype = pooled.blocks.dtype
     margin, alpha = (value if is_traced(value) else np.asarray(value, dtype) for value in (margin, alpha))
-    return _equivalence(key, pooled, bandwidth, margin, alpha, spec=spec, num=num_draws, method=method)
+    result = _equivalence(key, pooled, bandwidth, margin, alpha, spec=spec, num=num_draws, method=method)
+    check_finite(result.statistic, result.upper)
+    return result
 
 
 def check_margin(margin: Any) -> None:
@@ -257,7 +261,7 @@ def _equivalence(
         upper = safe_root(law.mmd2 - jax.scipy.stats.norm.ppf(alpha) * deviation)
     pvalue = pvalue.astype(law.mmd2.dtype)
     statistic, pvalue, upper = (jnp.where(good, value, jnp.nan) for value in (law.mmd2, pvalue, upper))
-    return EquivalenceResult(statistic, pvalue, good & reject, upper, bandwidth)
+    return EquivalenceResult(statistic, pvalue, good & jnp.isfinite(upper) & reject, upper, bandwidth)
 
 
 def count_below(law: ErrorLaw, mmd: Any) -> Int[Array, ""]:

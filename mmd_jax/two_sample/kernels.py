@@ -227,7 +227,8 @@ def _combined(combine: Callable[[Any, Any], Any], kernels: tuple[Kernel, ...]) -
     # A factor whose MMD alone is invariant (the linear kernel's) makes a product whose MMD is not.
     only_distances = all(_of_distances(kernel.compare) for kernel in kernels)
     invariant = all(kernel.translation_invariant for kernel in kernels) and (combine is add or only_distances)
-    return Kernel(pair, _Together(comparisons), value, scales, invariant)
+    compare: Any = _Together(comparisons)
+    return Kernel(pair, compare, value, scales, invariant)
 
 
 class _Together(NamedTuple):

@@ -11,7 +11,7 @@ from jax.scipy.stats import norm
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Key
 
-from mmd_jax.two_sample.checks import check_knobs, check_reach
+from mmd_jax.two_sample.checks import check_finite, check_knobs, check_reach
 from mmd_jax.two_sample.kernels import Kernel, gaussian
 from mmd_jax.two_sample.pooled import Numbers
 from mmd_jax.two_sample.significance import decide
@@ -62,6 +62,7 @@ def linear_test(
     inputs = lay_out(key, x, y, bandwidth, kernel)
     _check_terms(min(inputs[0].m, inputs[0].n) // 2, "pairs of rows")
     estimate, terms = linear_estimate(key, *inputs, kernel=kernel)
+    check_finite(*estimate)
     return _student(estimate, terms, alpha, inputs[1])
 
 
@@ -104,6 +105,7 @@ def block_test(
     size = resolve_block_size(block_size, inputs[0])
     _check_terms(min(inputs[0].m, inputs[0].n) // size, f"blocks of {size} rows")
     estimate, terms = block_estimate(key, *inputs, size=size, kernel=kernel)
+    check_finite(*estimate)
     return _student(estimate, terms, alpha, inputs[1])
 
 
@@ -150,7 +152,9 @@ def incomplete_test(
     check_reach(f"{pairs} pairs can be swapped", 2 ** min(pairs - 1, 64), alpha, "pairs")
     band = check_count("num_superdiagonals", num_superdiagonals, 1)
     statistics = incomplete_estimates(key, *inputs, band=band, num=num_permutations, kernel=kernel)
-    return _decide(statistics, alpha, inputs[1], return_null=return_null)
+    result = _decide(statistics, alpha, inputs[1], return_null=return_null)
+    check_finite(result.statistic)
+    return result
 
 
 def _check_terms(terms: int, what: str) -> None:

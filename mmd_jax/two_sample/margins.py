@@ -9,19 +9,27 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 from jaxtyping import Float, Int, Key
 
 from mmd_jax.two_sample.bandwidths import resolve_bandwidth
-from mmd_jax.two_sample.checks import check_precision
+from mmd_jax.two_sample.checks import check_finite, check_key, check_precision
 from mmd_jax.two_sample.gram import Spec, prepare, visit_all
 from mmd_jax.two_sample.kernels import Kernel, Precision, gaussian
 from mmd_jax.two_sample.pooled import Numbers, Pooled, check_rows, is_traced, stack
 from mmd_jax.two_sample.reductions import block_sums
 from mmd_jax.two_sample.variance import mmd2_variance
+
+# Random labels of the rows that the groups are compared with: fewer for more groups than this, as each takes longer.
+MANY_GROUPS = 64
+RELABELLINGS = 99
+FEW_RELABELLINGS = 19
+# Of the normal distribution: 95 %.
+ONE_SIDED = 1.645
+# Labellings times groups that one pass over the pairs sums up.
+COLUMNS = 2048
 
 
 class Margin(NamedTuple):
@@ -55,7 +63,8 @@ def margin_from_splits(
         margin = √(mean over random splits of MMD²ᵤ(rows of some groups, rows of as many others))
 
     It estimates a property of the groups, not of the sample: more rows make it more exact, not smaller. More groups do make
-    halves of them more alike; to compare a fixed number, set `groups_per_side` (1: two writers).
+    halves of them more alike; to compare a fixed number, set `groups_per_side` (1: two writers). Groups whose mean MMD² is not
+    above the 95 % quantile of random relabellings of the rows are refused: there the margin would be noise.
 
     Args:
       key: consumed.
@@ -83,7 +92,7 @@ def margin_from_splits(
       True
     """
     check_precision(precision)
-    _check_key(key)
+    check_key(key)
     _refuse_traced(key, x, groups, bandwidth)
     x = np.asarray(check_rows("x", x))
     names, numbers, counts = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
@@ -105,18 +114,22 @@ def margin_from_splits(
         raise ValueError(
             f"a split could have one row on a side, as a group has only one; drop such groups, or use more than {each} a side."
         )
-    order = np.argsort(numbers, kind="stable")
-    pooled = Pooled(stack((x[order],), pad=True), len(x), 0)
+    pooled = Pooled(stack((x,), pad=True), len(x), 0)
     bandwidth = resolve_bandwidth(bandwidth, pooled, kernel)
     # A few sizes only, so that a new number of groups finds a compiled program.
     capacity = 1 << max(3, (len(names) - 1).bit_length())
-    bins = np.full(pooled.capacity, capacity, np.int32)
-    bins[: len(x)] = numbers[order]
-    sums = _between_groups(pooled, bins, bandwidth, num_bins=capacity, spec=Spec((kernel,), precision, mesh))
-    between = np.asarray(sums, np.float64)[: len(names), : len(names)]
-    shuffled = np.argsort(np.asarray(jax.random.bits(key, (num_splits, len(names)))), axis=1)
-    mmd2 = _of_splits(between, counts, shuffled[:, :each], shuffled[:, each : 2 * each])
-    return _margin(mmd2, bandwidth, "these groups are no farther apart than random parts of the source")
+    splits_key, labels_key = jax.random.split(key)
+    shuffled = np.argsort(np.asarray(jax.random.bits(splits_key, (num_splits, len(names)))), axis=1)
+    found = []
+    num = RELABELLINGS if capacity <= MANY_GROUPS else FEW_RELABELLINGS
+    for chunk in _relabelled(labels_key, numbers, num, capacity, pooled.capacity):
+        sums = _between_groups(pooled, chunk, bandwidth, num_bins=capacity, spec=Spec((kernel,), precision, mesh))
+        between = np.asarray(sums, np.float64)[:, : len(names), : len(names)]
+        found += [_of_splits(one, counts, shuffled[:, :each], shuffled[:, each : 2 * each]) for one in between]
+    relabelled = np.mean(found[1 : 1 + num], axis=1)
+    # As many as this, with the true labels themselves, are one in twenty. Equal up to rounding is equal.
+    noise = np.sort(relabelled)[-(1 + num) // 20] + 1e-5 * np.std(relabelled)
+    return _margin(found[0], noise, bandwidth, "these groups are no farther apart than random parts of the source")
 
 
 def margin_from_change(
@@ -133,7 +146,8 @@ def margin_from_change(
 
         margin = √((MMD²ᵤ(A, change(B)) + MMD²ᵤ(B, change(A))) / 2),   A and B random halves of the rows
 
-    No row is on both sides, so the estimate has no bias from rows that resemble their own changed selves.
+    No row is on both sides, so the estimate has no bias from rows that resemble their own changed selves. A mean MMD² of less
+    than 1.645 of its standard errors is refused: the margin would be noise.
 
     Args:
       key: consumed.
@@ -158,7 +172,7 @@ def margin_from_change(
       True
     """
     check_precision(precision)
-    _check_key(key)
+    check_key(key)
     _refuse_traced(key, x, bandwidth)
     x = np.asarray(x)
     if x.ndim < 1 or len(x) < 16:
@@ -167,16 +181,14 @@ def margin_from_change(
     seen: Callable[[Any], Any] = (lambda rows: rows) if features is None else features
     a, b = x[order[: len(x) // 2]], x[order[len(x) // 2 :]]
     estimates = [
-        mmd2_variance(seen(kept), seen(change(other)), bandwidth=bandwidth, kernel=kernel, precision=precision).mmd2
+        mmd2_variance(seen(kept), seen(change(other)), bandwidth=bandwidth, kernel=kernel, precision=precision)
         for kept, other in ((a, b), (b, a))
     ]
-    mmd2 = np.array([float(estimate) for estimate in estimates])
-    return _margin(mmd2, np.ravel(np.asarray(bandwidth)), "this change can't be told from none in so few rows")
-
-
-def _check_key(key: Any) -> None:
-    if not (hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
-        raise TypeError(f"key is {type(key).__name__}; expected a typed key, as jax.random.key(seed) makes it.")
+    mmd2 = np.array([float(estimate.mmd2) for estimate in estimates])
+    # Each part is the estimate of something positive. Both estimates are of the same rows: their mean varies as each does.
+    variance = np.mean([max(float(e.linear), 0) + max(float(e.degenerate), 0) for e in estimates])
+    noise = ONE_SIDED * float(variance) ** 0.5
+    return _margin(mmd2, noise, np.ravel(np.asarray(bandwidth)), "this change can't be told from none in so few rows")
 
 
 def _refuse_traced(*values: Any) -> None:
@@ -184,13 +196,28 @@ def _refuse_traced(*values: Any) -> None:
         raise TypeError("a margin is calibrated once, from concrete values, outside of jax.jit, vmap and grad.")
 
 
+def _relabelled(key: Key[Array, ""], labels: np.ndarray, num: int, padding: int, rows: int) -> np.ndarray:
+    """The labels and at least `num` shuffles of them, in chunks for one pass each. Shape [chunks, r, N with padding]."""
+    each = max(1, min(1 + num, COLUMNS // padding))
+    chunks = -(-(1 + num) // each)
+    found = np.full((chunks * each, rows), padding, np.int32)
+    drawn = np.asarray(jax.random.bits(key, found.shape))[:, : len(labels)]
+    found[:, : len(labels)] = labels[np.argsort(drawn, axis=1)]
+    found[0, : len(labels)] = labels
+    return found.reshape(chunks, each, rows)
+
+
 @partial(jax.jit, static_argnames=("num_bins", "spec"))
 def _between_groups(
-    pooled: Pooled, bins: Int[Array, " N"], bandwidth: Float[Array, " k"], *, num_bins: int, spec: Spec
-) -> Float[Array, "s s"]:
-    problem = prepare(pooled, bins, (bandwidth[None],), spec)
-    # The shift is a constant off the diagonal, which no unbiased estimate sees.
-    return visit_all(problem, spec, block_sums(num_bins, num_bins)).between[0]
+    pooled: Pooled, labels: Int[Array, "r N"], bandwidth: Float[Array, " k"], *, num_bins: int, spec: Spec
+) -> Float[Array, "r s s"]:
+    def one(labels: Int[Array, " N"]) -> Float[Array, "s s"]:
+        problem = prepare(pooled, labels, (bandwidth[None],), spec)
+        # The shift is a constant off the diagonal, which no unbiased estimate sees.
+        return visit_all(problem, spec, block_sums(num_bins, num_bins)).between[0]
+
+    # All labellings share each tile's kernel values; with as many bins in reach as there are, labels may come in any order.
+    return jax.vmap(one)(labels)
 
 
 def _of_splits(between: np.ndarray, counts: np.ndarray, in_x: np.ndarray, in_y: np.ndarray) -> np.ndarray:
@@ -203,10 +230,12 @@ def _of_splits(between: np.ndarray, counts: np.ndarray, in_x: np.ndarray, in_y: 
     return xx / (m * (m - 1)) + yy / (n * (n - 1)) - 2 * xy / (m * n)
 
 
-def _margin(mmd2: np.ndarray, bandwidth: Any, why: str) -> Margin:
-    if not np.isfinite(mmd2).all():
-        raise ValueError("the kernel's values, or their sums, are not finite: it overflows on these rows. Rescale x.")
+def _margin(mmd2: np.ndarray, noise: float, bandwidth: Any, why: str) -> Margin:
+    check_finite(mmd2, noise)
     mean = float(np.mean(mmd2))
-    if mean <= 0:
-        raise ValueError(f"the estimated MMD² is {mean:.2g}, not above 0: {why}, so there is no margin in it.")
+    if mean <= max(noise, 0):
+        raise ValueError(
+            f"the estimated MMD² is {mean:.2g}, and chance alone gives up to {max(noise, 0):.2g}: {why}, so there is no margin "
+            "in it."
+        )
     return Margin(mean**0.5, mmd2, np.asarray(bandwidth))

@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Bool, Float
 
 from mmd_jax.two_sample.bandwidths import resolve_bandwidth
-from mmd_jax.two_sample.checks import check_precision
+from mmd_jax.two_sample.checks import check_finite, check_precision
 from mmd_jax.two_sample.gram import Spec
 from mmd_jax.two_sample.kernels import Kernel, Precision, gaussian
 from mmd_jax.two_sample.pooled import Numbers, Pooled, all_finite, is_traced
@@ -94,7 +94,9 @@ def relative_test(
     bandwidth = resolve_bandwidth(bandwidth, pooled, kernel)
     alpha = alpha if is_traced(alpha) else np.asarray(alpha, pooled.blocks.dtype)
     compiled = _with_static_sizes if traced else _with_traced_sizes
-    return compiled(pooled.blocks, sizes, bandwidth, alpha, spec=Spec((kernel,), precision, mesh))
+    result = compiled(pooled.blocks, sizes, bandwidth, alpha, spec=Spec((kernel,), precision, mesh))
+    check_finite(result.difference, result.standard_error)
+    return result
 
 
 def _compare(

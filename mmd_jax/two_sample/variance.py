@@ -18,6 +18,7 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from mmd_jax.two_sample.bandwidths import resolve_bandwidth
+from mmd_jax.two_sample.checks import check_finite
 from mmd_jax.two_sample.gram import Reduce, Spec, Tile, prepare, visit_all
 from mmd_jax.two_sample.kernels import Dot, Kernel, Precision, gaussian
 from mmd_jax.two_sample.pooled import Numbers, Pooled, all_finite, check_rows, is_traced, stack
@@ -81,7 +82,7 @@ def mmd2_variance(
       `Variance`. NaN for bad traced values.
 
     Raises:
-      ValueError, TypeError: bad samples or bandwidth (see `permutation_test`), or fewer than four rows.
+      ValueError, TypeError: bad samples or bandwidth (see `permutation_test`), fewer than four rows, or a kernel that overflows.
 
     Example:
       >>> import jax
@@ -96,7 +97,9 @@ def mmd2_variance(
     pooled, sizes = pool_many({"x": x, "y": y}, fewest=4)
     bandwidth = resolve_bandwidth(bandwidth, pooled, kernel)
     compiled = _with_static_sizes if traced else _with_traced_sizes
-    return compiled(pooled.blocks, sizes, bandwidth, spec=Spec((kernel,), precision))
+    found = compiled(pooled.blocks, sizes, bandwidth, spec=Spec((kernel,), precision))
+    check_finite(found.mmd2, found.variance)
+    return found
 
 
 def _estimate(blocks: Float[Array, "b t d"], sizes: Any, bandwidth: Float[Array, " k"], *, spec: Spec) -> Variance:

@@ -22,6 +22,7 @@ from mmd_jax.two_sample.gram import Spec
 from mmd_jax.two_sample.kernels import Kernel, Precision, gaussian, safe_root
 from mmd_jax.two_sample.pooled import Numbers, Pooled, all_finite, is_traced
 from mmd_jax.two_sample.significance import permutation_test
+from mmd_jax.types import TwoSampleResult
 
 VerdictKind = Literal["equivalent", "different_but_small", "different", "undecided"]
 # Samples are never said to need more than this many times the rows there are.
@@ -79,6 +80,7 @@ def verdict(
     groups_x: Numbers | None = None,
     groups_y: Numbers | None = None,
     bins: int | None = None,
+    test: TwoSampleResult | None = None,
     precision: Precision = "highest",
     mesh: Mesh | None = None,
 ) -> Verdict:
@@ -105,7 +107,9 @@ def verdict(
         that was measured at another.
       kernel: which kernel.
       num_draws: B, of bootstrap draws and of permutations.
-      groups_x, groups_y, bins: of the permutations, as `permutation_test`. The interval takes rows to be independent.
+      groups_x, groups_y, bins: of the permutations, as `permutation_test`. The interval takes rows to be independent, and is
+        too short where they are not; so with groups "different" is said only where P = Q is rejected too.
+      test: a test of P = Q at this alpha and bandwidth that was made already; none: `permutation_test` is made.
       precision, mesh: as `permutation_test`.
 
     Returns:
@@ -134,12 +138,15 @@ def verdict(
         raise ValueError(
             "the kernel's values, or their sums, are not finite: it overflows on these rows. Rescale both samples."
         )
-    test = permutation_test(
-        test_key, x, y, bandwidth=bandwidth, alpha=alpha, num_permutations=num_draws, groups_x=groups_x, groups_y=groups_y,
-        bins=bins, kernel=kernel, precision=precision, mesh=mesh,
-    )  # fmt: skip
+    if test is None:
+        test = permutation_test(
+            test_key, x, y, bandwidth=bandwidth, alpha=alpha, num_permutations=num_draws, groups_x=groups_x,
+            groups_y=groups_y, bins=bins, kernel=kernel, precision=precision, mesh=mesh,
+        )  # fmt: skip
     limit, pvalue = float(np.asarray(margin)), float(test.pvalue)
     kind = decide_verdict(low, high, limit, bool(test.reject))
+    if groups_x is not None and kind == "different" and not bool(test.reject):
+        kind = "undecided"
     sentence = _in_words(kind, low, high, limit, pvalue, float(np.asarray(alpha)), (pooled.m, pooled.n))
     return Verdict(kind, sentence, (low, high), limit, mmd2, pvalue, detectable)
 

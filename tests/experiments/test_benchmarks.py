@@ -9,7 +9,7 @@ import pytest
 from scipy.spatial.distance import pdist
 
 from experiments.benchmarks import mmd
-from experiments.peer_process import PeerProcess
+from experiments.peer_process import ROOT, PeerProcess
 from experiments.peers import PATH_VARIABLE, aggregated_peers, median_distance, peers
 
 # A stand-in for a repository without a package: its statistic is the difference of the means, in standard errors.
@@ -99,6 +99,16 @@ def test_packaged_peers_see_a_shift(name, samples):
     process = PeerProcess(name)
     assert process(x, y, 99, 0, 0.05).reject and not process(x, x[::-1], 99, 0, 0.05).reject
     process.close()
+
+
+def test_a_process_finds_what_this_one_finds(monkeypatch, tmp_path):
+    assert (ROOT / "experiments" / "peer_process.py").is_file()
+    (tmp_path / "hyppo").mkdir()
+    (tmp_path / "hyppo" / "__init__.py").write_text("raise ImportError('the one on the path')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    process = PeerProcess("hyppo")
+    process.close()
+    assert "the one on the path" in process.missing
 
 
 def test_a_process_answers_as_the_peer_itself_does(peer_path, samples):

@@ -169,6 +169,34 @@ def test_power_of_tests_of_known_power(tmp_path, fakes, monkeypatch, capsys):
     assert capsys.readouterr().out == shown
 
 
+def test_a_peer_that_fails_is_skipped_and_started_anew(tmp_path, fakes, monkeypatch, capsys):
+    class Failing:
+        missing, started, closed = "", 0, 0
+
+        def __init__(self, name, num_bandwidths):
+            Failing.started += 1
+
+        def __call__(self, x, y, num, seed, alpha, limit):
+            assert limit == calibration.CALL_SECONDS
+            raise (RuntimeError, TimeoutError)[Failing.started % 2]("it is dead\nand buried")
+
+        def close(self):
+            Failing.closed += 1
+
+    monkeypatch.setattr(calibration, "PeerProcess", Failing)
+    monkeypatch.setattr(calibration, "OUTSIDERS", {"someone": ("someone", 0)})
+    calibration.main(
+        ["power", "--workdir", str(tmp_path), "--quick", "--only", "someone / mean", "--data-dir", str(tmp_path)]
+    )
+    assert "skipped someone, mean: it is dead" in capsys.readouterr().out
+    assert Failing.started == Failing.closed == len(problems.FAMILIES[0].points)
+
+
+def test_the_power_has_no_float64_tests(tmp_path):
+    with pytest.raises(SystemExit, match="power has no float64 tests"):
+        calibration.main(["power", "--x64", "--workdir", str(tmp_path)])
+
+
 def test_the_data_of_cifar10_are_not_needed(tmp_path, fakes, capsys):
     calibration.main(["power", "--only", "honest / cifar10", "--workdir", str(tmp_path), "--data-dir", str(tmp_path)])
     assert "skipped honest, cifar10: " in capsys.readouterr().out

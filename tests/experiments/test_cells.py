@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -50,6 +51,17 @@ def test_finished_cells_are_not_run_again(tmp_path):
     assert second.asked == ["cell 2", "cell 3"]
     run(tmp_path, second, grid())
     assert second.asked == ["cell 2", "cell 3"]
+
+
+def test_the_error_that_stopped_the_run_is_told_whatever_ends_first(tmp_path, monkeypatch):
+    class Slow(threading.Event):
+        def set(self):
+            super().set()
+            time.sleep(0.1)  # in which the other worker goes through what is left
+
+    monkeypatch.setattr(cells.threading, "Event", Slow)
+    with pytest.raises(RuntimeError, match="no"):
+        run(tmp_path, Counter(fail_at="cell 0"), grid(40), workers=2)
 
 
 def test_a_cell_with_other_settings_is_run_again_and_the_old_row_stays_good_for_the_old_ones(tmp_path):

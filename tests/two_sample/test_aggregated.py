@@ -136,3 +136,19 @@ def test_sums_of_kernels_and_other_precisions(key):
 def test_bad_settings(settings, message, key):
     with pytest.raises(ValueError, match=message):
         aggregated_test(key, *samples(), **settings)
+
+
+def test_kernels_that_see_nothing_are_no_evidence(key):
+    x, y = samples(20, 20, d=64)
+    # The values underflow to 0: no size to divide by, and p must not be the smallest.
+    result = jax.jit(lambda x, y: fuse_test(key, x, y, kernels=(gaussian,), bandwidths=([0.1],), num_permutations=19))(
+        x, y
+    )
+    assert float(result.pvalue) == 1 and not bool(result.reject)
+
+
+def test_bad_traced_rows_give_nan_everywhere(key):
+    x, y = samples()
+    x[3, 1] = np.nan
+    result = jax.jit(lambda x, y: aggregated_test(key, x, y, bandwidths=([1.0], [1.0]), num_permutations=19))(x, y)
+    assert np.isnan(result.pvalue) and np.isnan(result.kernels.pvalue).all() and not bool(result.reject)

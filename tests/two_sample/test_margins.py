@@ -70,6 +70,27 @@ def test_groups_no_farther_apart_than_random_parts_give_no_margin(key):
         margin_from_change(key, x, lambda rows: rows, bandwidth=SIGMA)
 
 
+def test_margins_are_not_made_of_noise(key):
+    rng = np.random.default_rng(3)
+
+    def refused(call):
+        try:
+            call()
+        except ValueError:
+            return True
+        return False
+
+    def change(key):
+        return margin_from_change(key, rng.normal(size=(60, 2)), lambda rows: rows, bandwidth=SIGMA)
+
+    def splits(key):
+        return margin_from_splits(key, rng.normal(size=(60, 2)), rng.integers(0, 4, 60), bandwidth=SIGMA)
+
+    # At a level of 5 %, 7 or more of 40 have a probability of .4 %; half of them passed when only the sign counted.
+    for call in (change, splits):
+        assert sum(refused(partial(call, one)) for one in jax.random.split(key, 40)) >= 34
+
+
 @pytest.mark.parametrize(
     ("groups", "knobs", "message"),
     [

@@ -152,3 +152,21 @@ BAD = [lambda: polynomial(0), lambda: polynomial(2, -1.0), lambda: rational_quad
 def test_bad_kernels(make):
     with pytest.raises(ValueError, match=r"expected|needs at least one"):
         make()
+
+
+def test_a_product_with_a_linear_part_is_not_centred():
+    x, y = rows(0, 6) + 3, rows(1, 7) + 2
+    kernel, widths = kernel_product(kernel_sum(linear, gaussian), gaussian), jnp.ones(3)
+    z = jnp.asarray(np.concatenate([x, y]))
+    K = np.array(jax.vmap(jax.vmap(kernel.pair, (None, 0, None)), (0, None, None))(z, z, widths), np.float64)
+    np.fill_diagonal(K, 0)
+    exact = K[:6, :6].sum() / 30 + K[6:, 6:].sum() / 42 - 2 * K[:6, 6:].mean()
+    assert float(mmd2_unbiased(x, y, kernel=kernel, bandwidth=np.ones(3))) == pytest.approx(exact, rel=1e-4)
+
+
+@pytest.mark.parametrize("where", [0, 57, 199])
+def test_the_median_does_not_hang_on_which_row_is_first(where):
+    pooled = rows(2, 200, 2)
+    pooled = np.insert(pooled, where, [1e4, 1e4], axis=0)
+    assert float(median_bandwidth(pooled)) == pytest.approx(np.median(pdist(pooled)), rel=1e-4)
+    assert float(jax.jit(median_bandwidth)(pooled)) == pytest.approx(np.median(pdist(pooled)), rel=1e-4)

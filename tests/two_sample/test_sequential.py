@@ -38,7 +38,7 @@ def test_steps_end_where_the_test_ends_also_after_an_interruption(settings, key)
 def test_a_step_of_another_problem_is_refused(key):
     x, y = samples(300, 250)
     step = next(permutation_test_in_steps(key, x, y, num_permutations=99, tiles_per_step=4))
-    with pytest.raises(ValueError, match="the step to resume from is of a problem"):
+    with pytest.raises(ValueError, match="the step to resume from is of another problem"):
         next(permutation_test_in_steps(key, x, y, num_permutations=199, resume=step))
     with pytest.raises(ValueError, match="tiles_per_step is 0"):
         next(permutation_test_in_steps(key, x, y, tiles_per_step=0))
@@ -73,3 +73,18 @@ def test_a_clear_difference_takes_all_permutations(key):
 def test_bad_settings(settings, key):
     with pytest.raises(ValueError, match="exceedances is"):
         sequential_test(key, *samples(20, 20), **settings)
+
+
+def test_other_data_or_another_key_are_another_problem(key):
+    x, y = samples(300, 250)
+    step = next(permutation_test_in_steps(key, x, y, num_permutations=99, tiles_per_step=4))
+    for other in ((jax.random.key(7), x, y), (key, x, y[::-1].copy())):
+        with pytest.raises(ValueError, match="another problem"):
+            next(permutation_test_in_steps(*other, num_permutations=99, resume=step))
+
+
+def test_settings_that_a_sequential_test_has_not_are_refused(key):
+    with pytest.raises(TypeError, match="has no bins, num_permutations"):
+        sequential_test(key, *samples(20, 20), num_permutations=20, bins=5)
+    with pytest.raises(ValueError, match="alpha"):
+        sequential_test(key, *samples(3, 3), alpha=0.01)
