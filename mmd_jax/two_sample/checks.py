@@ -1,6 +1,7 @@
 """Bad knobs and rows that could never reject, told at the public edge of the tests that resample."""
 
 import math
+import os
 from typing import Any
 
 import jax
@@ -96,6 +97,18 @@ def check_finite(*values: Any, unless: str = "") -> None:
         raise ValueError(
             "the kernel's values, or their sums, are not finite: it overflows on these rows. Rescale both samples, or use a "
             f"bounded kernel such as the Gaussian.{unless}"
+        )
+
+
+def check_memory(rows: int, num: int, bins: int | None) -> None:
+    """Refuses membership columns that this machine can't hold; three copies of them exist for a moment."""
+    if bins is not None or not hasattr(os, "sysconf"):
+        return
+    needed, there = 3 * rows * (num + 1), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there > 0:
+        raise ValueError(
+            f"{num} permutations of {rows} rows take {needed:,} bytes, and this machine has {there:,}; permute bins of rows "
+            "instead (bins=256), whose memory does not grow with the permutations, or draw them in batches (sequential_test)."
         )
 
 

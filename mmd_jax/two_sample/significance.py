@@ -21,6 +21,7 @@ from mmd_jax.two_sample.checks import (
     check_bins,
     check_finite,
     check_knobs,
+    check_memory,
     check_precision,
     check_reach,
     count_splits,
@@ -114,6 +115,7 @@ def permutation_test(
     check_precision(precision)
     check_knobs(key, alpha, num_permutations)
     pooled, groups = lay_out(key, x, y, bandwidth, alpha, groups_x, groups_y, bins)
+    check_memory(pooled.capacity, num_permutations, bins)
     scheme = Scheme(num_permutations, permute, bins, bins is not None and groups is not None)
     return _test(key, pooled, groups, bandwidth, alpha, Spec((kernel,), precision, mesh), scheme, return_null)
 

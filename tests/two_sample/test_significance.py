@@ -365,6 +365,12 @@ def test_bad_input_has_one_clear_error(call, error, message, key):
         call(key)
 
 
+def test_columns_larger_than_memory_are_refused_with_their_bytes(key):
+    x = np.zeros((10_000, 1), np.float32) + np.arange(10_000)[:, None]
+    with pytest.raises(ValueError, match=r"take [\d,]+ bytes, and this machine has [\d,]+; permute bins"):
+        permutation_test(key, x, x, num_permutations=10**9)
+
+
 def test_a_key_must_be_typed_and_one():
     for key in (jax.random.PRNGKey(0), 0, jax.random.split(jax.random.key(0))):
         with pytest.raises((TypeError, ValueError)):
