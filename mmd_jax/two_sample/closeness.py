@@ -124,7 +124,7 @@ def closeness_test(
     Reference: Zhou et al., A kernel distribution closeness testing, arXiv:2507.12843.
     """
     check_margin(margin)
-    if not is_traced(margin) and float(margin) >= 1:
+    if not is_traced(margin) and float(np.asarray(margin)) >= 1:
         raise ValueError(f"margin is {margin}; expected a number below 1, which no norm-scaled distance exceeds.")
     pooled, bandwidth, spec = lay_out(key, x, y, bandwidth, alpha, num_draws, kernel, precision, mesh)
     _check_bounded(kernel, bandwidth)

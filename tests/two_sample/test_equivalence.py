@@ -333,6 +333,7 @@ def test_refuses_margins_that_are_none(key, test, margin):
         (partial(mmd_interval, level=1.0), "level is 1.0"),
         (partial(mmd_interval, level=0.99, num_draws=99), "99 draws are too few: use at least 199 draws"),
         (partial(equivalence_test, margin=0.1, alpha=0.0005), "alpha is 0.0005"),
+        (partial(closeness_test, margin=1.0), "margin is 1.0; expected a number below 1"),
         (partial(minimum_detectable_mmd, power=0.01), "power is 0.01"),
         (partial(sample_size_to_decide, margin=0.1, mmd=-1.0), "mmd is -1"),
         (partial(verdict, margin=0.1, alpha=0.5), "alpha is 0.5"),
