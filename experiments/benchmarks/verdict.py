@@ -67,10 +67,9 @@ def shift_of(distance: float) -> float:
 
 def measure(n: int, trials: int, draws: int, shift: float) -> list[float]:
     """The shares of one line."""
-    true, counts = mmd(shift), np.zeros(3 + len(KINDS))
+    true, counts, rng = mmd(shift), np.zeros(3 + len(KINDS)), np.random.default_rng(n)
     for trial in track(range(trials), f"n = {n}, shift {shift:.3g}"):
-        rng = np.random.default_rng([n, trial])
-        x, y = (rng.standard_normal((n, FEATURES), np.float32) for _ in range(2))
+        x, y = (rng.standard_normal((n, FEATURES)).astype(np.float32) for _ in range(2))
         found = verdict(
             jax.random.key(trial), x, y + np.float32(shift), margin=MARGIN, bandwidth=BANDWIDTH, num_draws=draws
         )
