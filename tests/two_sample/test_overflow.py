@@ -54,4 +54,6 @@ def test_a_kernel_that_overflows_is_told(name, degree, key):
 def test_old_keys_are_refused(test):
     # Without the annotations' own check, which only tests have.
     with pytest.raises(TypeError, match="expected a typed key"):
-        inspect.unwrap(test)(jax.random.PRNGKey(0), NOISE, NOISE, **{"bandwidth": 1.0} if test is margin_from_change else {})
+        inspect.unwrap(test)(
+            jax.random.PRNGKey(0), NOISE, NOISE, **{"bandwidth": 1.0} if test is margin_from_change else {}
+        )
