@@ -231,7 +231,7 @@ def _statistics(
     sums, squares = visit_all(
         splits.problem, spec, together(reduction(scheme, splits.problem), sum_of_squares)
     )  # fmt: skip
-    of_splits = conclude(sums, splits, scheme)
+    of_splits = conclude(sums, splits)
     statistics = make_ties_equal(unbiased(of_splits), of_splits, splits)
     good = is_good(pooled, alpha, scheme.num, groups) & jnp.all(jnp.isfinite(statistics))
     if combine == "max":

@@ -177,11 +177,17 @@ def _draw(
     An item's bits depend on its index and its set, not on the capacity (with jax's default generator): padding changes
     no set.
     """
-    rounds = -(-num // DRAWN_AT_ONCE)
-    drawn = lax.map(
-        lambda key: member(jax.random.bits(key, (capacity, DRAWN_AT_ONCE), jnp.uint32)), jax.random.split(key, rounds)
-    )
-    return jnp.moveaxis(drawn, 0, 1).reshape(capacity, rounds * DRAWN_AT_ONCE)[:, :num]
+    width = min(num, DRAWN_AT_ONCE)
+    rounds = -(-num // width)
+    keys = jax.random.split(key, rounds)
+
+    def draw(i: Any, columns: Int8[Array, "N B"]) -> Int8[Array, "N B"]:
+        drawn = member(jax.random.bits(keys[i], (capacity, width), jnp.uint32))
+        # The last ones lie over some of those before, where B is no multiple of their number.
+        return lax.dynamic_update_slice(columns, drawn, (0, i * width))
+
+    # In place: sets side by side would be copied twice, and these are the largest array of a test.
+    return lax.fori_loop(0, rounds, draw, jnp.zeros((capacity, num), jnp.int8))
 
 
 def _smallest(values: Int[Array, "N c"], size: Int[Array, ""], count: Int[Array, ""]) -> Int8[Array, "N c"]:

@@ -163,7 +163,7 @@ def _conclude(
     scheme: Scheme,
     return_null: bool,
 ) -> TwoSampleResult:
-    sums = conclude(finish(progress), splits, scheme)
+    sums = conclude(finish(progress), splits)
     return conclude_test(sums, splits, alpha, bandwidth, is_good(pooled, alpha, scheme.num, groups), return_null)
 
 

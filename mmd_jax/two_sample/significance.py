@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int, Int8, Key
@@ -269,9 +269,7 @@ def make_ties_equal(statistics: Float[Array, "K C"], sums: SplitSums, splits: Sp
     The same split in another column is summed in another order. Where few splits exist such ties are common, and
     counting them by chance would make p too small.
     """
-    members: Int8[Array, "u C"] = splits.members
-    shared = jnp.sum((members * members[:, :1]) * splits.sizes[:, None], axis=0, dtype=jnp.int32)
-    size = jnp.sum(members * splits.sizes[:, None], axis=0, dtype=jnp.int32)
+    shared, size = _shared_rows(*splits.units())
     observed = (shared == size[0]) & (size == size[0])
     mirror = (shared == 0) & (size == sums.n[0, 0].astype(jnp.int32))
 
@@ -285,6 +283,21 @@ def make_ties_equal(statistics: Float[Array, "K C"], sums: SplitSums, splits: Sp
     # Only upwards: what is above the observed statistic reaches it anyway.
     tied = (observed | mirror)[None, :] | close
     return jnp.where(tied, jnp.maximum(statistics, statistics[:, :1]), statistics)
+
+
+def _shared_rows(members: Int8[Array, "u C"], sizes: Int[Array, " u"]) -> tuple[Int[Array, " C"], Int[Array, " C"]]:
+    """How many rows of X each split shares with the observed one, and how many it has."""
+    # A few units at a time: as integers of 32 bits the members would be four times as large.
+    at_once = next(size for size in (1024, 64, 1) if len(members) % size == 0) if len(members) > 1024 else len(members)
+
+    def add(totals: tuple[Array, Array], chunk: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
+        rows = chunk[0] * chunk[1][:, None]
+        found = (jnp.sum(one, axis=0, dtype=jnp.int32) for one in (rows * chunk[0][:, :1], rows))
+        return tuple(map(jnp.add, totals, found)), None  # type: ignore[return-value]
+
+    nothing = jnp.zeros(members.shape[1], jnp.int32)
+    chunks = members.reshape(-1, at_once, members.shape[1]), sizes.astype(jnp.int32).reshape(-1, at_once)
+    return lax.scan(add, (nothing, nothing), chunks)[0]
 
 
 def decide(statistics: Float[Array, " C"], alpha: Any, good: Bool[Array, ""]) -> TwoSampleResult:

@@ -66,13 +66,19 @@ class Splits(NamedTuple):
 
     Attributes:
       problem: its columns are the splits of the rows, or the bins of the rows.
-      members: which units are X. A unit is a row, or a bin. Shape [u, 1 + B], int8.
-      sizes: rows in each unit; padding has none. Shape [u].
+      bins: which bins are X, shape [s + 2, 1 + B], int8, and the rows in each, shape [s + 2]; none where rows are split.
     """
 
     problem: Problem
-    members: Int8[Array, "u C"]
-    sizes: Int[Array, " u"]
+    bins: tuple[Int8[Array, "u C"], Int[Array, " u"]] | None
+
+    def units(self) -> tuple[Int8[Array, "u C"], Int[Array, " u"]]:
+        """Which units are X, shape [u, 1 + B], and how many rows each is, shape [u]: bins, or rows with padding."""
+        if self.bins is not None:
+            return self.bins
+        b, t, _ = self.problem.blocks.shape
+        sizes = (jnp.arange(b * t) < self.problem.count).astype(jnp.int32)
+        return self.problem.columns.reshape(b * t, -1), sizes
 
 
 def resampled_sums(
@@ -97,7 +103,7 @@ def resampled_sums(
       The sums, shapes [K, 1 + B], and the splits.
     """
     splits = begin(key, pooled, groups, bandwidths, spec, scheme)
-    return conclude(visit_all(splits.problem, spec, reduction(scheme, splits.problem)), splits, scheme), splits
+    return conclude(visit_all(splits.problem, spec, reduction(scheme, splits.problem)), splits), splits
 
 
 def begin(
@@ -111,8 +117,7 @@ def begin(
     """Draw the splits and lay out the problem. Arguments as `resampled_sums`."""
     if scheme.bins is None:
         columns = jnp.concatenate([observed_column(pooled), scheme.resample(key, scheme.num, pooled, groups)], axis=1)
-        sizes = (jnp.arange(pooled.capacity) < pooled.count).astype(jnp.int32)
-        return Splits(prepare(pooled, columns, bandwidths, spec), columns, sizes)
+        return Splits(prepare(pooled, columns, bandwidths, spec), None)
     bins_key, permutations_key = jax.random.split(key)
     row = jnp.arange(pooled.capacity)
     sample = (row >= pooled.m).astype(jnp.int32) + (row >= pooled.count)
@@ -120,16 +125,16 @@ def begin(
     blocks = jnp.asarray(pooled.blocks)
     rows = blocks.reshape(-1, blocks.shape[2])[bins.order]
     problem = prepare(pooled._replace(blocks=rows.reshape(blocks.shape)), bins.bins, bandwidths, spec)
-    return Splits(problem, bin_permutations(permutations_key, scheme.num, bins), bins.sizes)
+    return Splits(problem, (bin_permutations(permutations_key, scheme.num, bins), bins.sizes))
 
 
-def conclude(sums: Any, splits: Splits, scheme: Scheme) -> SplitSums:
+def conclude(sums: Any, splits: Splits) -> SplitSums:
     """From what the `reduction` gave over all tiles to the sums of every split."""
     problem = splits.problem
-    if scheme.bins is None:
+    if splits.bins is None:
         return as_split_sums(sums, problem)
-    sizes = splits.sizes.astype(problem.blocks.dtype)
-    return split_sums_of_bins(sums, sizes, splits.members, jnp.concatenate(problem.shifts))
+    members, sizes = splits.bins
+    return split_sums_of_bins(sums, sizes.astype(problem.blocks.dtype), members, jnp.concatenate(problem.shifts))
 
 
 def reduction(scheme: Scheme, problem: Problem) -> Reduce:

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Key
 
-from mmd_jax.two_sample.checks import allowed
+from mmd_jax.two_sample.checks import allowed, check_finite
 from mmd_jax.two_sample.equivalence import check_margin, conclude_interval, lay_out
 from mmd_jax.two_sample.error_law import ErrorLaw, draws_at, error_law
 from mmd_jax.two_sample.gram import Spec
@@ -134,10 +134,7 @@ def verdict(
     pooled, bandwidth, spec = lay_out(law_key, x, y, bandwidth, alpha, num_draws, kernel, precision, mesh)
     found = _evidence(law_key, pooled, bandwidth, np.asarray(alpha, pooled.blocks.dtype), spec=spec, num=num_draws)
     mmd2, low, high, detectable = (float(value) for value in found)
-    if not np.isfinite([mmd2, low, high]).all():
-        raise ValueError(
-            "the kernel's values, or their sums, are not finite: it overflows on these rows. Rescale both samples."
-        )
+    check_finite(mmd2, low, high)
     if test is None:
         test = permutation_test(
             test_key, x, y, bandwidth=bandwidth, alpha=alpha, num_permutations=num_draws, groups_x=groups_x,
@@ -217,7 +214,9 @@ def minimum_detectable_mmd(
     pooled, bandwidth, spec = lay_out(key, x, y, bandwidth, alpha, num_draws, kernel, precision, mesh)
     dtype = pooled.blocks.dtype
     alpha, power = (value if is_traced(value) else np.asarray(value, dtype) for value in (alpha, power))
-    return _minimum_detectable(key, pooled, bandwidth, alpha, power, spec=spec, num=num_draws)
+    found = _minimum_detectable(key, pooled, bandwidth, alpha, power, spec=spec, num=num_draws)
+    check_finite(found)
+    return found
 
 
 def sample_size_to_decide(
@@ -271,7 +270,8 @@ def sample_size_to_decide(
         raise ValueError(f"mmd is {mmd}; expected one number, at least 0: the true MMD to plan for.")
     pooled, bandwidth, spec = lay_out(key, x, y, bandwidth, alpha, num_draws, kernel, precision, mesh)
     values = (np.asarray(value, pooled.blocks.dtype) for value in (margin, mmd, alpha, power))
-    times = float(_times_to_decide(key, pooled, bandwidth, *values, spec=spec, num=num_draws))
+    times, spread = map(float, _times_to_decide(key, pooled, bandwidth, *values, spec=spec, num=num_draws))
+    check_finite(spread)
     m, n = (float(np.ceil(times * rows)) if np.isfinite(times) else np.inf for rows in (pooled.m, pooled.n))
     return SampleSize(max(m, 4.0), max(n, 4.0), times)
 
@@ -313,7 +313,8 @@ def _times_to_decide(
     *,
     spec: Spec,
     num: int,
-) -> Float[Array, ""]:
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """How many times the rows it takes, infinite if never; and the spread of the error, not finite where the kernel overflows."""
     law = _in_the_worst_direction(error_law(key, pooled, bandwidth, spec, num))
 
     def decided(times: Array) -> Bool[Array, ""]:
@@ -326,7 +327,7 @@ def _times_to_decide(
 
     largest = jnp.asarray(np.log(MOST_TIMES), law.mmd2.dtype)
     found = _least(lambda log_times: decided(jnp.exp(log_times)), -largest, largest)
-    return jnp.where(decided(jnp.exp(largest)), jnp.exp(found), jnp.inf)
+    return jnp.where(decided(jnp.exp(largest)), jnp.exp(found), jnp.inf), law.scale + jnp.max(jnp.abs(law.noise))
 
 
 def _detectable(law: ErrorLaw, alpha: Any, power: Any) -> Float[Array, ""]:

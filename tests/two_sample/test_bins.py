@@ -38,7 +38,7 @@ def test_statistics_are_those_of_the_splits_that_the_bins_make(m, n, bins, kerne
     (sums, _), splits = sums_of(key, pooled, None, bins, kernel)
     rows = np.asarray(splits.problem.blocks).reshape(-1, splits.problem.blocks.shape[2])[: m + n, :3]
     bin_of_row = np.asarray(splits.problem.columns).reshape(-1)[: m + n]
-    members, sizes = np.asarray(splits.members), np.asarray(splits.sizes)
+    members, sizes = map(np.asarray, splits.bins)
     np.testing.assert_array_equal(np.bincount(bin_of_row, minlength=len(sizes)), sizes)
     K = (
         reference.gram(rows, [1.5])
@@ -59,8 +59,8 @@ def test_left_over_rows_stay_and_bins_are_equal(key):
     pooled = pool(*samples(50, 33), pad=True)
     _, splits = sums_of(key, pooled, None, 10)
     # Bins of nine: five of x with 5 rows left, three of y with 6.
-    assert np.asarray(splits.sizes).tolist() == [9] * 5 + [5] + [9] * 3 + [6] + [0, 0]
-    members = np.asarray(splits.members)
+    assert np.asarray(splits.bins[1]).tolist() == [9] * 5 + [5] + [9] * 3 + [6] + [0, 0]
+    members = np.asarray(splits.bins[0])
     assert (members[5] == 1).all() and (members[9] == 0).all()
     assert (members[[0, 1, 2, 3, 4, 6, 7, 8]].sum(axis=0) == 5).all()
 
@@ -78,7 +78,7 @@ def test_groups_stay_whole(key):
     order = [int(np.argmin(((centred - row) ** 2).sum(axis=1))) for row in rows]
     for group in range(31):
         assert len(set(bin_of_row[groups[:104][order] == group])) == 1
-    exact = reference.mmd2_unbiased_of_splits(reference.gram(rows, [1.5]), np.asarray(splits.members)[bin_of_row])
+    exact = reference.mmd2_unbiased_of_splits(reference.gram(rows, [1.5]), np.asarray(splits.bins[0])[bin_of_row])
     np.testing.assert_allclose(unbiased(sums)[0], exact, rtol=1e-3, atol=2e-6)
 
 

@@ -15,11 +15,13 @@ from mmd_jax.two_sample import (
     linear_test,
     margin_from_change,
     margin_from_splits,
+    minimum_detectable_mmd,
     mmd2_variance,
     mmd_interval,
     pairwise_tests,
     polynomial,
     relative_test,
+    sample_size_to_decide,
 )
 from mmd_jax.two_sample.deep_kernel import learn_kernel
 
@@ -37,6 +39,8 @@ OF_SQUARES = {
 }
 OF_VALUES = {
     "incomplete_test": incomplete_test,
+    "minimum_detectable_mmd": minimum_detectable_mmd,
+    "sample_size_to_decide": lambda key, x, y, **knobs: sample_size_to_decide(key, x, y, margin=0.1, mmd=0.0, **knobs),
     "gamma_test": lambda key, x, y, **knobs: gamma_test(x, y, **knobs),
     "pairwise_tests": lambda key, x, y, **knobs: pairwise_tests(key, {"x": x, "y": y}, **knobs),
     "margin_from_splits": lambda key, x, y, **knobs: margin_from_splits(key, x, np.arange(20) % 2, **knobs),
