@@ -180,6 +180,7 @@ def sketch_test(
 
     Example:
       >>> import jax
+      >>> from mmd_jax.two_sample.sketches import accumulate, new_sketch
       >>> keys = jax.random.split(jax.random.key(0), 6)
       >>> empty = new_sketch(keys[0], 2, bandwidth=1.0, num_features=256)
       >>> a = accumulate(keys[1], empty, jax.random.normal(keys[2], (5000, 2)))
