@@ -30,7 +30,6 @@ from typing import Any, NamedTuple
 from experiments.peer_process import PeerProcess, peak_megabytes
 from experiments.peers import PATH_VARIABLE, Peer, aggregated_peers, peers
 
-TARGET_MB = 400  # at n = 10,000, d = 64, B = 200
 NUM_BANDWIDTHS = 10
 
 

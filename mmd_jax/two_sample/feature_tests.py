@@ -19,7 +19,7 @@ from mmd_jax.two_sample.checks import check_bins, check_knobs, check_reach, coun
 from mmd_jax.two_sample.pooled import Numbers, Pooled, all_finite, is_traced, pool
 from mmd_jax.two_sample.random_features import add_to_bins, check_kernel, draw_frequencies, empty_bins, one_bandwidth
 from mmd_jax.two_sample.resampling import bin_permutations, into_bins
-from mmd_jax.two_sample.significance import decide
+from mmd_jax.two_sample.significance import decide, make_close_equal
 from mmd_jax.two_sample.sketches import Sketch, check_counts, check_same, estimates, mean_of_bins
 from mmd_jax.types import TwoSampleResult
 
@@ -138,7 +138,7 @@ def _test_rows(
     lengths = [jnp.sum((side + mean[None, :]) ** 2, axis=1) for side in (x, y)]
     statistics = squares - (1 - lengths[0]) / (m - 1) - (1 - lengths[1]) / (n - 1)
     good = all_finite(pooled.blocks)
-    return _conclude(_make_ties_equal(statistics), jnp.sqrt(squares[0]), alpha, bandwidth, good, return_null)
+    return _conclude(make_close_equal(statistics), jnp.sqrt(squares[0]), alpha, bandwidth, good, return_null)
 
 
 def sketch_test(
@@ -207,7 +207,7 @@ def _test_bins(
     z = _influences(a, b)
     signs = _signs(key, num, counts)
     sums = jnp.dot(signs, z, precision=lax.Precision.HIGHEST) / counts.shape[1]
-    squares = _make_ties_equal(jnp.sum(sums * sums, axis=1))
+    squares = make_close_equal(jnp.sum(sums * sums, axis=1))
     statistic, biased = estimates(a, b)
     # The bias is that of the observed split for all, so the order stays.
     return _conclude(squares - squares[0] + statistic, biased, alpha, bandwidth, jnp.array(True), return_null)
@@ -245,13 +245,6 @@ def _without_rounding(centred: Float[Array, "s r"], sizes: Float[Array, " s"]) -
     """What is left of sums of equal numbers is rounding: of constant rows, all splits must tie."""
     rounding = 16 * jnp.finfo(centred.dtype).eps * math.sqrt(2 / centred.shape[1]) * sizes
     return jnp.where(jnp.abs(centred) > rounding[:, None], centred, 0)
-
-
-def _make_ties_equal(values: Float[Array, " C"]) -> Float[Array, " C"]:
-    """Splits that tie are summed in another order: close is equal, but never so coarsely that other values are."""
-    rounding = 64 * jnp.finfo(values.dtype).eps * jnp.max(jnp.abs(values))
-    rounding = jnp.minimum(rounding, 1e-3 * jnp.std(values))
-    return jnp.where(jnp.abs(values - values[0]) <= rounding, values[0], values)
 
 
 def _conclude(

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, Key
 from mmd_jax.two_sample.checks import check_finite, check_knobs, check_reach
 from mmd_jax.two_sample.kernels import Kernel, gaussian
 from mmd_jax.two_sample.pooled import Numbers
-from mmd_jax.two_sample.significance import decide
+from mmd_jax.two_sample.significance import decide, make_close_equal
 from mmd_jax.two_sample.subsampled import (
     Estimate,
     block_estimate,
@@ -194,10 +194,7 @@ def _student(estimate: Estimate, terms: Int[Array, ""], alpha: ArrayLike, bandwi
 
 @partial(jax.jit, static_argnames="return_null")
 def _decide(statistics: Float[Array, " C"], alpha: ArrayLike, bandwidth: Any, *, return_null: bool) -> TwoSampleResult:
-    # Signs that tie (for rows that coincide) are summed in another order: close is equal.
-    rounding = 64 * jnp.finfo(statistics.dtype).eps * jnp.max(jnp.abs(statistics))
-    rounding = jnp.minimum(rounding, 1e-3 * jnp.std(statistics))
-    statistics = jnp.where(jnp.abs(statistics - statistics[0]) <= rounding, statistics[0], statistics)
+    statistics = make_close_equal(statistics)  # signs tie for rows that coincide
     good = jnp.all(jnp.isfinite(statistics)) & (jnp.asarray(alpha) > 0) & (jnp.asarray(alpha) < 1)
     return decide(statistics, alpha, good)._replace(
         bandwidth=jnp.asarray(bandwidth), null=jnp.where(good, statistics[1:], jnp.nan) if return_null else None

@@ -285,6 +285,16 @@ def make_ties_equal(statistics: Float[Array, "K C"], sums: SplitSums, splits: Sp
     return jnp.where(tied, jnp.maximum(statistics, statistics[:, :1]), statistics)
 
 
+def make_close_equal(statistics: Float[Array, " C"]) -> Float[Array, " C"]:
+    """As `make_ties_equal`, where only the numbers tell what ties: close to the first is equal to it.
+
+    Sums in another order differ by rounding; but never so coarsely that statistics which merely lie close count as equal.
+    """
+    rounding = 64 * jnp.finfo(statistics.dtype).eps * jnp.max(jnp.abs(statistics))
+    rounding = jnp.minimum(rounding, 1e-3 * jnp.std(statistics))
+    return jnp.where(jnp.abs(statistics - statistics[0]) <= rounding, statistics[0], statistics)
+
+
 def _shared_rows(members: Int8[Array, "u C"], sizes: Int[Array, " u"]) -> tuple[Int[Array, " C"], Int[Array, " C"]]:
     """How many rows of X each split shares with the observed one, and how many it has."""
     # A few units at a time: as integers of 32 bits the members would be four times as large.
