@@ -44,7 +44,8 @@ def main(argv: list[str] | None = None) -> None:
 
     took = seconds(test)
     peak = peak_megabytes()
-    least = floor(2 * n, d, 0 if arguments.bins else num, 3)
+    bound = floor(2 * n, d, 0 if arguments.bins else num)
+    least = min(bound() for _ in range(5))
     print(
         f"n = m = {n}, d = {d}, B = {num}: {took:.0f} s, floor {least:.0f} s, ratio {took / least:.2f}, {peak:.0f} MB in all"
     )

@@ -5,9 +5,9 @@
     python -m experiments.benchmarks.mmd --aggregated [--peer-path DIR]
 
 Each row runs in a process of its own. X, Y ~ N(0, I_d), m = n, float32, Gaussian kernel, median bandwidth. The floor is
-the time of the products and exponentials of one half of the Gram matrix, at the speed that large ones reach in the same
-process: N²/2 · (2d + 2B) operations and N²/2 exponentials. MB is the peak of memory above that of the process with jax
-started and the two samples made.
+the time of what every tile cannot do without, two products and an exponential of an array that is in the cache already, for
+as many tiles of the same shape as the test visits. Calls of the test and of the floor take turns, and the fastest of each
+counts. MB is the peak of memory above that of the process with jax started and the two samples made.
 
 --peers sets other libraries' tests beside ours (`pip install .[bench]`; those without a package: see peers.py). For each
 n, d and B every method starts a process, all make their first call in turn, and then their warm calls in turn, so that
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--sizes", type=int, nargs="+", help="n = m of each row")
     parser.add_argument("--features", type=int, nargs="+", default=[64], help="d")
     parser.add_argument("--permutations", type=int, nargs="+", default=[200], help="B")
-    parser.add_argument("--repeats", type=int, default=3, help="warm calls, of which the fastest counts")
+    parser.add_argument("--repeats", type=int, default=5, help="warm calls, of which the fastest counts")
     parser.add_argument("--peers", action="store_true", help="beside other libraries' tests")
     parser.add_argument("--aggregated", action="store_true", help="tests over many kernels, beside MMDAgg and MMD-FUSE")
     parser.add_argument("--methods", nargs="+", help="only peers whose name has one of these in it, and ours")
@@ -230,18 +230,23 @@ def measure(n: int, d: int, num: int, repeats: int) -> dict[str, float]:
 
     before = peak_megabytes()
     first = seconds(test)
-    warm = min(seconds(test) for _ in range(repeats))
-    after = peak_megabytes()
-    return {"first": first, "warm": warm, "floor": floor(2 * n, d, num, repeats), "megabytes": after - before}
+    seconds(test)
+    megabytes = peak_megabytes() - before
+    least = floor(2 * n, d, num)
+    # In turns: whatever else the machine does then slows both.
+    turns = [(seconds(test), least()) for _ in range(repeats)]
+    warm, bound = map(min, zip(*turns, strict=True))
+    return {"first": first, "warm": warm, "floor": bound, "megabytes": megabytes}
 
 
-def floor(N: int, d: int, num: int, repeats: int) -> float:
-    """Seconds that the test's own products and exponentials alone would take, in tiles of the test's own size."""
+def floor(N: int, d: int, num: int) -> Callable[[], float]:
+    """Measures the seconds that the two products and the exponential of all the test's tiles would take alone."""
     import jax
     import jax.numpy as jnp
     import numpy as np
     from jax import lax
 
+    from mmd_jax.two_sample.gram import count_tiles
     from mmd_jax.two_sample.pooled import stack
 
     t = stack((np.zeros((N, 1), np.float32),), pad=True).shape[1]
@@ -260,7 +265,7 @@ def floor(N: int, d: int, num: int, repeats: int) -> float:
 
     call = lambda: jax.block_until_ready(work(rows, columns, tile))  # noqa: E731
     call()
-    return min(seconds(call) for _ in range(max(3, repeats))) / 16 / t**2 * N**2 / 2
+    return lambda: seconds(call) / 16 * count_tiles(N, t)
 
 
 def seconds(call: Callable[[], Any]) -> float:
