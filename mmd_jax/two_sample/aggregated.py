@@ -228,9 +228,11 @@ def _statistics(
 ) -> tuple[Float[Array, "K C"], Float[Array, "K C"], Float[Array, " K"], Bool[Array, ""]]:
     """MMD²ᵤ of every kernel and split, their scores, the observed split's MMD_b, and whether the input is good."""
     splits = begin(key, pooled, groups, grids, spec, scheme)
-    sums, squares = visit_all(
-        splits.problem, spec, together(reduction(scheme, splits.problem), sum_of_squares)
-    )  # fmt: skip
+    reduce = reduction(scheme, splits.problem)
+    if combine == "max":
+        sums = visit_all(splits.problem, spec, reduce)
+    else:
+        sums, squares = visit_all(splits.problem, spec, together(reduce, sum_of_squares))
     of_splits = conclude(sums, splits)
     statistics = make_ties_equal(unbiased(of_splits), of_splits, splits)
     good = is_good(pooled, alpha, scheme.num, groups) & jnp.all(jnp.isfinite(statistics))
