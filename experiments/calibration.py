@@ -13,6 +13,7 @@ import csv
 import hashlib
 import io
 import math
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ from experiments import cells, problems, workdir
 from experiments.catalogue import FULL, POWER, TESTS, Entry
 from experiments.cells import Cell, SkipError
 from experiments.errors import reported
-from experiments.peer_process import PeerProcess
+from experiments.peer_process import PeerProcess, add_options, find_home, interpreters
 from experiments.problems import NULLS, Family
 from experiments.report import calibration_plots
 from experiments.trials import Counted, Trials, count, count_outside
@@ -78,7 +79,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data-dir", default="~/data", help="where CIFAR-10 is, if it is there")
     parser.add_argument("--workdir", type=Path, default=Path("runs/calibration"))
+    add_options(parser)
     options = parser.parse_args(argv)
+    options.pythons = interpreters(parser, options)
     with reported():
         if strange := sorted({*options.grids} - {"level", "power"}):
             raise ValueError(f"there is no grid {strange[0]!r}; expected level, power, or both")
@@ -198,7 +201,7 @@ def power(options: argparse.Namespace) -> str:
     families = (*problems.FAMILIES, problems.cifar10(options.data_dir))
     grid = power_cells(options, families)
     chosen = cells.select(ours(grid, options), options.only)
-    with Outsiders() as outsiders:
+    with Outsiders(options.pythons) as outsiders:
         run_one = partial(power_cell, families=families, outsiders=outsiders, seconds=options.peer_seconds)
         rows = []
         for foreign, workers in ((False, options.workers), (True, 1)):
@@ -246,7 +249,8 @@ def power_cell(cell: Cell, families: Sequence[Family], outsiders: "Outsiders", s
 class Outsiders:
     """The peers' processes; all end with the `with` block."""
 
-    def __init__(self) -> None:
+    def __init__(self, pythons: Sequence[str] = (sys.executable,)) -> None:
+        self._pythons = pythons
         self._running: dict[str, Any] = {}
 
     def __enter__(self) -> "Outsiders":
@@ -270,7 +274,8 @@ class Outsiders:
         """(x, y, num_permutations, seed, alpha) -> a result with `reject`. ImportError where the peer is missing."""
         if name not in self._running:
             peer, num_bandwidths = OUTSIDERS[name]
-            self._running[name] = PeerProcess(peer, num_bandwidths=num_bandwidths)
+            python, _ = find_home(peer, num_bandwidths, self._pythons)
+            self._running[name] = PeerProcess(peer, num_bandwidths=num_bandwidths, python=python)
         if missing := self._running[name].missing:
             raise ImportError(missing)
         return self._running[name]

@@ -4,24 +4,46 @@ So a test's imports, compiled programs and memory are its own, and it may even r
 versions that its library asks for (see peers.py). Lines of JSON go in and out.
 """
 
+import argparse
 import base64
 import contextlib
 import json
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments.peers import PeerResult, aggregated_peers, peers
+from experiments.peers import PATH_VARIABLE, PeerResult, aggregated_peers, peers
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """--peer-path and --python: where the peers are."""
+    parser.add_argument("--peer-path", metavar="DIR", help="a folder with the repositories of peers without a package")
+    parser.add_argument(
+        "--python", nargs="+", default=[], help="interpreters to try for peers that this one cannot import"
+    )
+
+
+def interpreters(parser: argparse.ArgumentParser, options: argparse.Namespace) -> list[str]:
+    """The interpreters to try, this one first; peers are then looked for in --peer-path too."""
+    if unknown := [python for python in options.python if shutil.which(python) is None]:
+        parser.error(f"--python: no such program: {', '.join(unknown)}")
+    if options.peer_path:
+        if not os.path.isdir(options.peer_path):
+            parser.error(f"--peer-path: no such folder: {options.peer_path}")
+        os.environ[PATH_VARIABLE] = options.peer_path
+    return [sys.executable, *options.python]
 
 
 class PeerProcess:
@@ -114,6 +136,18 @@ class PeerProcess:
         if "error" in reply:
             raise RuntimeError(reply["error"])
         return reply
+
+
+def find_home(name: str, num_bandwidths: int, pythons: Sequence[str]) -> tuple[str, str]:
+    """The first interpreter that can import the method and "", or, with none, the first and why it cannot."""
+    reasons = []
+    for python in pythons:
+        process = PeerProcess(name, num_bandwidths=num_bandwidths, python=python)
+        process.close()
+        if not process.missing:
+            return python, ""
+        reasons.append(process.missing)
+    return pythons[0], reasons[0]
 
 
 def serve(name: str, num_bandwidths: int) -> None:

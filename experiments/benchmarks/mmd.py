@@ -19,16 +19,14 @@ import argparse
 import itertools
 import json
 import math
-import os
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from experiments.peer_process import PeerProcess, peak_megabytes
-from experiments.peers import PATH_VARIABLE, Peer, aggregated_peers, peers
+from experiments.peer_process import PeerProcess, add_options, find_home, interpreters, peak_megabytes
+from experiments.peers import Peer, aggregated_peers, peers
 
 NUM_BANDWIDTHS = 10
 
@@ -63,21 +61,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--limit", type=float, default=120, metavar="SECONDS", help="skip peers' calls that take longer"
     )
-    parser.add_argument("--peer-path", metavar="DIR", help="a folder with the repositories of peers without a package")
-    parser.add_argument(
-        "--python", nargs="+", default=[], help="interpreters to try for peers that this one cannot import"
-    )
+    add_options(parser)
     parser.add_argument("--row", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     sizes = arguments.sizes or ([5000] if arguments.aggregated else [1000, 2000, 5000, 10000])
     if min(sizes) < 2 or min(*arguments.features, *arguments.permutations, arguments.repeats) < 1:
         parser.error("sizes must be at least 2, and features, permutations and repeats at least 1")
-    if unknown := [python for python in arguments.python if shutil.which(python) is None]:
-        parser.error(f"--python: no such program: {', '.join(unknown)}")
-    if arguments.peer_path:
-        if not os.path.isdir(arguments.peer_path):
-            parser.error(f"--peer-path: no such folder: {arguments.peer_path}")
-        os.environ[PATH_VARIABLE] = arguments.peer_path
+    pythons = interpreters(parser, arguments)
     shapes = list(itertools.product(arguments.features, arguments.permutations, sorted(sizes)))
     if arguments.row:
         (d, num, n), *_ = shapes
@@ -87,7 +77,6 @@ def main(argv: list[str] | None = None) -> None:
         methods = aggregated_peers(num_bandwidths) if num_bandwidths else peers()
         wanted = [name.lower() for name in arguments.methods or [""]]
         methods = tuple(m for i, m in enumerate(methods) if i == 0 or any(name in m.name.lower() for name in wanted))
-        pythons = [sys.executable, *arguments.python]
         print_beside(methods, num_bandwidths, shapes, arguments.repeats, arguments.limit, pythons)
     else:
         print(f"{'n':>7} {'d':>5} {'B':>5} {'first s':>8} {'warm s':>8} {'floor s':>8} {'ratio':>6} {'MB':>6}")
@@ -114,7 +103,7 @@ def print_beside(
     """
     homes, missing = {}, {}
     for method in methods:
-        homes[method.name], missing[method.name] = _find_home(method.name, num_bandwidths, pythons)
+        homes[method.name], missing[method.name] = find_home(method.name, num_bandwidths, pythons)
     there = [method for method in methods if not missing[method.name]]
     print(
         f"{'method':<19} {'exact':<5} {'n':>7} {'d':>5} {'B':>5} {'first s':>8} {'warm s':>8} "
@@ -148,18 +137,6 @@ def print_beside(
             print(f"{method.name}: not here: {missing[method.name]}")
         elif method.note:
             print(f"{method.name}: {method.note}")
-
-
-def _find_home(name: str, num_bandwidths: int, pythons: Sequence[str]) -> tuple[str, str]:
-    """The first interpreter that can import the method, or, with none, why the first of them cannot."""
-    reasons = []
-    for python in pythons:
-        process = PeerProcess(name, num_bandwidths=num_bandwidths, python=python)
-        process.close()
-        if not process.missing:
-            return python, ""
-        reasons.append(process.missing)
-    return pythons[0], reasons[0]
 
 
 def _too_long(taken: dict[int, Row], n: int, limit: float) -> str:
