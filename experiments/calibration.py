@@ -27,7 +27,7 @@ from experiments import cells, problems, workdir
 from experiments.catalogue import FULL, POWER, TESTS, Entry
 from experiments.cells import Cell, SkipError
 from experiments.errors import reported
-from experiments.peer_process import PeerProcess, add_options, find_home, interpreters
+from experiments.peer_process import add_options, interpreters, start
 from experiments.problems import NULLS, Family
 from experiments.report import calibration_plots
 from experiments.trials import Counted, Trials, count, count_outside
@@ -274,8 +274,7 @@ class Outsiders:
         """(x, y, num_permutations, seed, alpha) -> a result with `reject`. ImportError where the peer is missing."""
         if name not in self._running:
             peer, num_bandwidths = OUTSIDERS[name]
-            python, _ = find_home(peer, num_bandwidths, self._pythons)
-            self._running[name] = PeerProcess(peer, num_bandwidths=num_bandwidths, python=python)
+            self._running[name] = start(peer, num_bandwidths, self._pythons)
         if missing := self._running[name].missing:
             raise ImportError(missing)
         return self._running[name]

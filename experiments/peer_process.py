@@ -50,6 +50,7 @@ class PeerProcess:
     """A test in a process of its own, which stays and answers one call at a time: its memory and its imports are its own.
 
     Attributes:
+      python: the interpreter.
       missing: why the test cannot be imported there, or empty.
     """
 
@@ -61,6 +62,7 @@ class PeerProcess:
           num_bandwidths: see there.
           python: the interpreter.
         """
+        self.python = python
         self._process = subprocess.Popen(
             [python, "-m", "experiments.peer_process", name, str(num_bandwidths)],
             stdin=subprocess.PIPE,
@@ -138,16 +140,17 @@ class PeerProcess:
         return reply
 
 
-def find_home(name: str, num_bandwidths: int, pythons: Sequence[str]) -> tuple[str, str]:
-    """The first interpreter that can import the method and "", or, with none, the first and why it cannot."""
-    reasons = []
-    for python in pythons:
-        process = PeerProcess(name, num_bandwidths=num_bandwidths, python=python)
-        process.close()
-        if not process.missing:
-            return python, ""
-        reasons.append(process.missing)
-    return pythons[0], reasons[0]
+def start(name: str, num_bandwidths: int, pythons: Sequence[str]) -> PeerProcess:
+    """The method in the first interpreter that can import it; with none, the first one's process, which says why not."""
+    first, *others = pythons
+    process = PeerProcess(name, num_bandwidths=num_bandwidths, python=first)
+    for python in others if process.missing else ():
+        other = PeerProcess(name, num_bandwidths=num_bandwidths, python=python)
+        if not other.missing:
+            process.close()
+            return other
+        other.close()
+    return process
 
 
 def serve(name: str, num_bandwidths: int) -> None:

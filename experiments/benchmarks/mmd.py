@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from experiments.peer_process import PeerProcess, add_options, find_home, interpreters, peak_megabytes
+from experiments.peer_process import PeerProcess, add_options, interpreters, peak_megabytes, start
 from experiments.peers import Peer, aggregated_peers, peers
 
 NUM_BANDWIDTHS = 10
@@ -103,7 +103,9 @@ def print_beside(
     """
     homes, missing = {}, {}
     for method in methods:
-        homes[method.name], missing[method.name] = find_home(method.name, num_bandwidths, pythons)
+        process = start(method.name, num_bandwidths, pythons)
+        homes[method.name], missing[method.name] = process.python, process.missing
+        process.close()
     there = [method for method in methods if not missing[method.name]]
     print(
         f"{'method':<19} {'exact':<5} {'n':>7} {'d':>5} {'B':>5} {'first s':>8} {'warm s':>8} "

@@ -173,7 +173,7 @@ def test_a_peer_that_fails_is_skipped_and_started_anew(tmp_path, fakes, monkeypa
     class Failing:
         missing, started, closed = "", 0, 0
 
-        def __init__(self, name, num_bandwidths):
+        def __init__(self, name, num_bandwidths, pythons):
             Failing.started += 1
 
         def __call__(self, x, y, num, seed, alpha, limit):
@@ -183,7 +183,7 @@ def test_a_peer_that_fails_is_skipped_and_started_anew(tmp_path, fakes, monkeypa
         def close(self):
             Failing.closed += 1
 
-    monkeypatch.setattr(calibration, "PeerProcess", Failing)
+    monkeypatch.setattr(calibration, "start", Failing)
     monkeypatch.setattr(calibration, "OUTSIDERS", {"someone": ("someone", 0)})
     calibration.main(
         ["power", "--workdir", str(tmp_path), "--quick", "--only", "someone / mean", "--data-dir", str(tmp_path)]
