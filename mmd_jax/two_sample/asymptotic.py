@@ -22,6 +22,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Key
 
 from mmd_jax.two_sample.bandwidths import resolve_bandwidth
+from mmd_jax.two_sample.bisection import bisect
 from mmd_jax.two_sample.checks import check_finite, check_key, check_precision
 from mmd_jax.two_sample.gram import Reduce, Spec, Tile, prepare, visit_all
 from mmd_jax.two_sample.kernels import (
@@ -39,7 +40,7 @@ from mmd_jax.two_sample.mmd import biased, unbiased
 from mmd_jax.two_sample.pooled import Numbers, Pooled, all_finite, is_traced, pool
 from mmd_jax.two_sample.reductions import as_split_sums, quadratic_forms, row_sums
 from mmd_jax.two_sample.resampling import observed_column, subsets
-from mmd_jax.two_sample.saddlepoint import decreasing_root, quadratic_form_above, quadratic_form_quantile
+from mmd_jax.two_sample.saddlepoint import quadratic_form_above, quadratic_form_quantile
 from mmd_jax.types import TwoSampleResult
 
 # Rows of the smaller sample from which a test holds its level: no cell of its table, at 5 % or 1 %, lies more than three
@@ -331,7 +332,7 @@ def _gamma(pooled: Pooled, bandwidth: Float[Array, " k"], alpha: Float[Array, ""
         return gammaincc(shape, jnp.maximum(value + mean, 0) / scale)
 
     spread = jnp.sqrt(moments.variance)
-    threshold = decreasing_root(above, alpha, -mean, 40 * spread, 30)
+    _, threshold = bisect(lambda value: above(value) <= alpha, -mean, 40 * spread)
     return _conclude(moments, above(moments.unbiased), threshold, alpha, bandwidth, pooled)
 
 

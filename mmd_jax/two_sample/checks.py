@@ -29,7 +29,14 @@ def check_knobs(key: Any, alpha: Any, num: Any) -> None:
         )
 
 
-def number_groups(groups_x: Any, groups_y: Any, pooled: Pooled, alpha: Any) -> tuple[Any, tuple[int, int] | None]:
+def check_both(groups_x: Any, groups_y: Any) -> None:
+    """The groups of both samples, or of neither."""
+    if (groups_x is None) != (groups_y is None):
+        missing = "groups_y" if groups_y is None else "groups_x"
+        raise ValueError(f"{missing} is missing; give the groups of both samples, or of neither.")
+
+
+def number_groups(groups_x: Any, groups_y: Any, pooled: Pooled) -> tuple[Any, tuple[int, int] | None]:
     """The group of each row as a number 0 … G − 1, with padding, shape [N]; and how many each sample has, if known."""
     for name, groups, rows in (("groups_x", groups_x, pooled.m), ("groups_y", groups_y, pooled.n)):
         if np.shape(groups) != (rows,):
@@ -50,11 +57,12 @@ def number_groups(groups_x: Any, groups_y: Any, pooled: Pooled, alpha: Any) -> t
     in_x, in_y = (np.unique(np.asarray(groups), return_inverse=True)[1] for groups in (groups_x, groups_y))
     num_x, num_y = int(in_x.max()) + 1, int(in_y.max()) + 1
     numbers = np.concatenate([in_x, in_y + num_x])
-    check_splits(num_x, num_y, np.sort(np.bincount(numbers)), alpha)
     return np.pad(numbers.astype(np.int32), (0, pooled.capacity - numbers.size)), (num_x, num_y)
 
 
-def check_splits(in_x: int, in_y: int, sizes: np.ndarray, alpha: Any) -> None:
+def check_splits(groups: np.ndarray, in_x: int, in_y: int, alpha: Any) -> None:
+    """Whether whole groups, given by the number of each row's, can be split in ways enough."""
+    sizes = np.sort(np.bincount(groups))
     if min(sizes[:in_x].sum(), sizes[:in_y].sum()) < 2:
         raise ValueError(
             f"with {in_x} groups in x and {in_y} in y, a permutation could leave one row on a side, where the unbiased "

@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int, Key
 
+from mmd_jax.two_sample.bisection import bisect
 from mmd_jax.two_sample.checks import allowed, check_finite
-from mmd_jax.two_sample.equivalence import HALVINGS, EquivalenceResult, check_margin, checked_tail, lay_out
+from mmd_jax.two_sample.equivalence import EquivalenceResult, check_margin, checked_tail, lay_out
 from mmd_jax.two_sample.error_law import ErrorLaw, error_law
 from mmd_jax.two_sample.gram import Spec
 from mmd_jax.two_sample.kernels import Kernel, Precision, gaussian, safe_root
@@ -80,7 +81,7 @@ def normalised_mmd(
     Reference: Zhou et al., A kernel distribution closeness testing, arXiv:2507.12843.
     """
     tail = checked_tail(level, num_draws)
-    pooled, bandwidth, spec = lay_out(key, x, y, bandwidth, tail, num_draws, kernel, precision, mesh)
+    pooled, _, bandwidth, spec = lay_out(key, x, y, bandwidth, tail, num_draws, kernel, precision, mesh)
     _check_bounded(kernel, bandwidth)
     found = _interval(key, pooled, bandwidth, tail, spec=spec, num=num_draws)
     check_finite(found.estimate, found.interval)
@@ -126,7 +127,7 @@ def closeness_test(
     check_margin(margin)
     if not is_traced(margin) and float(np.asarray(margin)) >= 1:
         raise ValueError(f"margin is {margin}; expected a number below 1, which no norm-scaled distance exceeds.")
-    pooled, bandwidth, spec = lay_out(key, x, y, bandwidth, alpha, num_draws, kernel, precision, mesh)
+    pooled, _, bandwidth, spec = lay_out(key, x, y, bandwidth, alpha, num_draws, kernel, precision, mesh)
     _check_bounded(kernel, bandwidth)
     dtype = pooled.blocks.dtype
     margin, alpha = (value if is_traced(value) else np.asarray(value, dtype) for value in (margin, alpha))
@@ -185,28 +186,14 @@ def _count_above(scaled: _Scaled, share: Any) -> Int[Array, ""]:
 
 def _upper(scaled: _Scaled, tail: Any) -> Float[Array, ""]:
     most = allowed(tail, scaled.law.linear.shape[0])
-
-    def narrow(_: Any, ends: tuple[Array, Array]) -> tuple[Array, Array]:
-        low, high = ends
-        middle = (low + high) / 2
-        too_far = 1 + _count_below(scaled, middle) <= most
-        return jnp.where(too_far, low, middle), jnp.where(too_far, middle, high)
-
     estimate = jnp.maximum(scaled.law.mmd2, 0) / scaled.denominator
-    return lax.fori_loop(0, HALVINGS, narrow, (estimate, jnp.ones_like(estimate)))[1]
+    return bisect(lambda share: 1 + _count_below(scaled, share) <= most, estimate, jnp.ones_like(estimate))[1]
 
 
 def _lower(scaled: _Scaled, tail: Any) -> Float[Array, ""]:
     most = allowed(tail, scaled.law.linear.shape[0])
-
-    def narrow(_: Any, ends: tuple[Array, Array]) -> tuple[Array, Array]:
-        low, high = ends
-        middle = (low + high) / 2
-        too_near = 1 + _count_above(scaled, middle) <= most
-        return jnp.where(too_near, middle, low), jnp.where(too_near, high, middle)
-
     estimate = jnp.maximum(scaled.law.mmd2, 0) / scaled.denominator
-    found = lax.fori_loop(0, HALVINGS, narrow, (jnp.zeros_like(estimate), estimate))[0]
+    found, _ = bisect(lambda share: 1 + _count_above(scaled, share) > most, jnp.zeros_like(estimate), estimate)
     return jnp.where(1 + _count_above(scaled, 0.0) <= most, found, 0)
 
 

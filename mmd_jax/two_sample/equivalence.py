@@ -9,13 +9,14 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int, Key
 
 from mmd_jax.two_sample.bandwidths import resolve_bandwidth
-from mmd_jax.two_sample.checks import allowed, check_finite, check_knobs, check_precision
+from mmd_jax.two_sample.bisection import bisect
+from mmd_jax.two_sample.checks import allowed, check_both, check_finite, check_knobs, check_precision, number_groups
 from mmd_jax.two_sample.error_law import ErrorLaw, draws_at, error_law
 from mmd_jax.two_sample.gram import Spec
 from mmd_jax.two_sample.kernels import Kernel, Precision, gaussian, safe_root
@@ -25,8 +26,10 @@ from mmd_jax.two_sample.variance import pool_many
 # How the p-value of an equivalence test is found: see `equivalence_test`.
 Method = Literal["law", "normal", "bootstrap"]
 METHODS = ("law", "normal", "bootstrap")
-# Halvings of the range in which an end of the interval lies: to the last bit of float32.
-HALVINGS = 30
+
+
+# Below this the signs of the groups take too few values for a quantile.
+FEWEST_GROUPS = 8
 
 
 class MMDInterval(NamedTuple):
@@ -74,6 +77,8 @@ def mmd_interval(
     bandwidth: Numbers | None = None,
     kernel: Kernel = gaussian,
     num_draws: int = 999,
+    groups_x: Numbers | None = None,
+    groups_y: Numbers | None = None,
     precision: Precision = "highest",
     mesh: Mesh | None = None,
 ) -> MMDInterval:
@@ -93,6 +98,9 @@ def mmd_interval(
       bandwidth: of the kernel, or several [k] to sum over; none: `median_bandwidth` of the pooled rows.
       kernel: which kernel.
       num_draws: B, bootstrap draws. They cost as much as so many permutations.
+      groups_x: where rows depend on each other (one writer, one document), the group of each row of x, shape [m]: the groups
+        are then what varies. At least 8 groups; give both or neither.
+      groups_y: the same for y, shape [n].
       precision: of the products, as `permutation_test`.
       mesh: devices that share the work, as `permutation_test`.
 
@@ -114,8 +122,10 @@ def mmd_interval(
     Reference: the law with its two ends: Gretton et al., A kernel two-sample test, JMLR 2012, theorem 12 and corollary 16.
     """
     tail = checked_tail(level, num_draws)
-    pooled, bandwidth, spec = lay_out(key, x, y, bandwidth, tail, num_draws, kernel, precision, mesh)
-    found = _interval(key, pooled, bandwidth, tail, spec=spec, num=num_draws)
+    pooled, groups, bandwidth, spec = lay_out(
+        key, x, y, bandwidth, tail, num_draws, kernel, precision, mesh, groups_x, groups_y
+    )
+    found = _interval(key, pooled, groups, bandwidth, tail, spec=spec, num=num_draws)
     check_finite(found.mmd2, found.standard_error, found.mmd)
     return found
 
@@ -131,6 +141,8 @@ def equivalence_test(
     bandwidth: Numbers | None = None,
     kernel: Kernel = gaussian,
     num_draws: int = 999,
+    groups_x: Numbers | None = None,
+    groups_y: Numbers | None = None,
     precision: Precision = "highest",
     mesh: Mesh | None = None,
 ) -> EquivalenceResult:
@@ -150,7 +162,7 @@ def equivalence_test(
       margin: the least MMD that matters, > 0, in kernel units, measured at this same bandwidth and kernel.
       alpha: level: the probability of a rejection though MMD >= margin.
       method: "law", "normal" or "bootstrap".
-      bandwidth, kernel, num_draws, precision, mesh: as `mmd_interval`.
+      bandwidth, kernel, num_draws, groups_x, groups_y, precision, mesh: as `mmd_interval`.
 
     Returns:
       `EquivalenceResult`. NaN and False for bad traced values.
@@ -170,10 +182,12 @@ def equivalence_test(
     check_margin(margin)
     if method not in METHODS:
         raise ValueError(f"method is {method!r}; expected one of {', '.join(METHODS)}.")
-    pooled, bandwidth, spec = lay_out(key, x, y, bandwidth, alpha, num_draws, kernel, precision, mesh)
+    pooled, groups, bandwidth, spec = lay_out(
+        key, x, y, bandwidth, alpha, num_draws, kernel, precision, mesh, groups_x, groups_y
+    )
     dtype = pooled.blocks.dtype
     margin, alpha = (value if is_traced(value) else np.asarray(value, dtype) for value in (margin, alpha))
-    result = _equivalence(key, pooled, bandwidth, margin, alpha, spec=spec, num=num_draws, method=method)
+    result = _equivalence(key, pooled, groups, bandwidth, margin, alpha, spec=spec, num=num_draws, method=method)
     check_finite(result.statistic, result.upper)
     return result
 
@@ -205,19 +219,37 @@ def checked_tail(level: Any, num: Any) -> Any:
 
 
 def lay_out(
-    key: Any, x: Any, y: Any, bandwidth: Any, alpha: Any, num: Any, kernel: Kernel, precision: Any, mesh: Any
-) -> tuple[Pooled, Any, Spec]:
+    key: Any, x: Any, y: Any, bandwidth: Any, alpha: Any, num: Any, kernel: Kernel, precision: Any, mesh: Any,
+    groups_x: Any = None, groups_y: Any = None,
+) -> tuple[Pooled, Any, Any, Spec]:  # fmt: skip
+    """The pooled rows, the number of each row's group or none, the bandwidths, and what is static."""
     check_precision(precision)
     check_knobs(key, alpha, num)
+    check_both(groups_x, groups_y)
     pooled, _ = pool_many({"x": x, "y": y}, fewest=4)
-    return pooled, resolve_bandwidth(bandwidth, pooled, kernel), Spec((kernel,), precision, mesh)
+    groups = None
+    if groups_x is not None:
+        groups, units = number_groups(groups_x, groups_y, pooled)
+        if units is not None and min(units) < FEWEST_GROUPS:
+            raise ValueError(
+                f"x has {units[0]} groups and y has {units[1]}; an interval needs at least {FEWEST_GROUPS} of each, as it is "
+                "the groups that vary. Gather more groups, or leave them out if rows of one group are as good as independent."
+            )
+    return pooled, groups, resolve_bandwidth(bandwidth, pooled, kernel), Spec((kernel,), precision, mesh)
 
 
 @partial(jax.jit, static_argnames=("spec", "num"))
 def _interval(
-    key: Key[Array, ""], pooled: Pooled, bandwidth: Float[Array, " k"], tail: Any, *, spec: Spec, num: int
+    key: Key[Array, ""],
+    pooled: Pooled,
+    groups: Int[Array, " N"] | None,
+    bandwidth: Float[Array, " k"],
+    tail: Any,
+    *,
+    spec: Spec,
+    num: int,
 ) -> MMDInterval:
-    law = error_law(key, pooled, bandwidth, spec, num)
+    law = error_law(key, pooled, bandwidth, spec, num, groups)
     good = all_finite(pooled.blocks) & jnp.isfinite(law.mmd2) & (tail > 0) & (tail < 0.5)
     return conclude_interval(law, tail, bandwidth, good)
 
@@ -234,6 +266,7 @@ def conclude_interval(law: ErrorLaw, tail: Any, bandwidth: Float[Array, " k"], g
 def _equivalence(
     key: Key[Array, ""],
     pooled: Pooled,
+    groups: Int[Array, " N"] | None,
     bandwidth: Float[Array, " k"],
     margin: Any,
     alpha: Any,
@@ -242,7 +275,7 @@ def _equivalence(
     num: int,
     method: Method,
 ) -> EquivalenceResult:
-    law = error_law(key, pooled, bandwidth, spec, num)
+    law = error_law(key, pooled, bandwidth, spec, num, groups)
     good = all_finite(pooled.blocks) & jnp.isfinite(law.mmd2) & (margin > 0) & (alpha > 0) & (alpha < 1)
     most = allowed(alpha, num)
     if method == "law":
@@ -281,25 +314,11 @@ def upper_end(law: ErrorLaw, tail: Any) -> Float[Array, ""]:
     far = law.scale * jnp.max(jnp.abs(law.linear))
     # No draw is below the estimate there: (δ − far)² > far² + estimate + max|noise|.
     beyond = far + jnp.sqrt(far**2 + estimate + jnp.max(jnp.abs(law.noise))) * 1.01
-
-    def narrow(_: Any, ends: tuple[Array, Array]) -> tuple[Array, Array]:
-        low, high = ends
-        middle = (low + high) / 2
-        too_far = 1 + count_below(law, middle) <= most
-        return jnp.where(too_far, low, middle), jnp.where(too_far, middle, high)
-
-    return lax.fori_loop(0, HALVINGS, narrow, (safe_root(estimate), beyond))[1]
+    return bisect(lambda mmd: 1 + count_below(law, mmd) <= most, safe_root(estimate), beyond)[1]
 
 
 def lower_end(law: ErrorLaw, tail: Any) -> Float[Array, ""]:
     """The smallest MMD that the estimate is not too large for."""
     most = allowed(tail, law.linear.shape[0])
-
-    def narrow(_: Any, ends: tuple[Array, Array]) -> tuple[Array, Array]:
-        low, high = ends
-        middle = (low + high) / 2
-        too_near = 1 + count_above(law, middle) <= most
-        return jnp.where(too_near, middle, low), jnp.where(too_near, high, middle)
-
-    found = lax.fori_loop(0, HALVINGS, narrow, (jnp.zeros_like(law.mmd2), safe_root(law.mmd2)))[0]
+    found, _ = bisect(lambda mmd: 1 + count_above(law, mmd) > most, jnp.zeros_like(law.mmd2), safe_root(law.mmd2))
     return jnp.where(1 + count_above(law, 0.0) <= most, found, 0)

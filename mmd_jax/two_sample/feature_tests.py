@@ -15,7 +15,15 @@ from jaxtyping import Float, Int, Key
 
 from mmd_jax.two_sample import kernels
 from mmd_jax.two_sample.bandwidths import resolve_bandwidth
-from mmd_jax.two_sample.checks import check_bins, check_knobs, check_reach, count_splits, number_groups
+from mmd_jax.two_sample.checks import (
+    check_bins,
+    check_both,
+    check_knobs,
+    check_reach,
+    check_splits,
+    count_splits,
+    number_groups,
+)
 from mmd_jax.two_sample.pooled import Numbers, Pooled, all_finite, is_traced, pool
 from mmd_jax.two_sample.random_features import add_to_bins, check_kernel, draw_frequencies, empty_bins, one_bandwidth
 from mmd_jax.two_sample.resampling import bin_permutations, into_bins
@@ -81,15 +89,15 @@ def random_feature_test(
     Reference: Zhao and Meng, FastMMD, Neural Computation 2015; Domingo-Enrich et al., Cheap permutation testing,
     arXiv:2502.07672.
     """
-    if (groups_x is None) != (groups_y is None):
-        missing = "groups_y" if groups_y is None else "groups_x"
-        raise ValueError(f"{missing} is missing; give the groups of both samples, or of neither.")
+    check_both(groups_x, groups_y)
     check_knobs(key, alpha, num_permutations)
     traced = is_traced(key, x, y, bandwidth, alpha, groups_x, groups_y)
     pooled = pool(x, y, pad=not traced)
     groups, units = None, (pooled.m, pooled.n)
     if groups_x is not None:
-        groups, found = number_groups(groups_x, groups_y, pooled, alpha)
+        groups, found = number_groups(groups_x, groups_y, pooled)
+        if found is not None:
+            check_splits(groups[: pooled.count], *found, alpha)
         units = found or units
     if bins is None:
         # As many as that, but so many that the smaller sample has some to move, if it has the rows.

@@ -3,26 +3,26 @@
 Reference: Kuonen, Saddlepoint approximations for distributions of quadratic forms in normal variables, Biometrika 1999.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 from jax.scipy.stats import norm
 from jaxtyping import Float
+
+from mmd_jax.two_sample.bisection import bisect
 
 
 def quadratic_form_above(value: Float[Array, ""], weights: Float[Array, " s"]) -> Float[Array, ""]:
     """P(Σ w_i (Z_i² − 1) >= value) of independent standard normal Z_i, by the saddlepoint approximation."""
     low, high = _saddlepoints(weights)
-    t = decreasing_root(lambda t: -_saddle(t, weights)[0], -value, low, high, 40)
+    _, t = bisect(lambda t: _saddle(t, weights)[0] >= value, low, high)
     return _saddle(t, weights)[1]
 
 
 def quadratic_form_quantile(share: Float[Array, ""], weights: Float[Array, " s"]) -> Float[Array, ""]:
     """The value above which Σ w_i (Z_i² − 1) lies with this probability."""
     low, high = _saddlepoints(weights)
-    return _saddle(decreasing_root(lambda t: _saddle(t, weights)[1], share, low, high, 40), weights)[0]
+    _, t = bisect(lambda t: _saddle(t, weights)[1] <= share, low, high)
+    return _saddle(t, weights)[0]
 
 
 def _saddlepoints(weights: Float[Array, " s"]) -> tuple[Array, Array]:
@@ -43,16 +43,3 @@ def _saddle(t: Float[Array, ""], weights: Float[Array, " s"]) -> tuple[Array, Ar
     skewness = 8 * jnp.sum(weights**3) / jnp.sum(2 * weights**2) ** 1.5
     correction = jnp.where(near, skewness / 6, jnp.log(jnp.where(near, 1, t * jnp.sqrt(curvature) / safe)) / safe)
     return value, norm.sf(w + correction)
-
-
-def decreasing_root(function: Callable[[Array], Array], value: Any, low: Array, high: Array, steps: int) -> Array:
-    """Where a decreasing function takes a value, by bisection."""
-
-    def halve(_: Any, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
-        low, high = bounds
-        middle = (low + high) / 2
-        above = function(middle) > value
-        return jnp.where(above, middle, low), jnp.where(above, high, middle)
-
-    low, high = lax.fori_loop(0, steps, halve, (low, high))
-    return (low + high) / 2

@@ -19,11 +19,13 @@ from mmd_jax.two_sample.bandwidths import resolve_bandwidth
 from mmd_jax.two_sample.checks import (
     allowed,
     check_bins,
+    check_both,
     check_finite,
     check_knobs,
     check_memory,
     check_precision,
     check_reach,
+    check_splits,
     count_splits,
     number_groups,
 )
@@ -109,9 +111,6 @@ def permutation_test(
     Reference: Gretton et al., A kernel two-sample test, JMLR 2012; Phipson and Smyth, Permutation P-values should never
     be zero, 2010.
     """
-    if (groups_x is None) != (groups_y is None):
-        missing = "groups_y" if groups_y is None else "groups_x"
-        raise ValueError(f"{missing} is missing; give the groups of both samples, or of neither.")
     check_precision(precision)
     check_knobs(key, alpha, num_permutations)
     pooled, groups = lay_out(key, x, y, bandwidth, alpha, groups_x, groups_y, bins)
@@ -190,13 +189,13 @@ def lay_out(
     key: Any, x: Any, y: Any, bandwidth: Any, alpha: Any, groups_x: Any, groups_y: Any, bins: int | None
 ) -> tuple[Pooled, Any]:
     """The pooled rows and the number of each row's group, or none; refuses samples that can't be split enough."""
-    if (groups_x is None) != (groups_y is None):
-        missing = "groups_y" if groups_y is None else "groups_x"
-        raise ValueError(f"{missing} is missing; give the groups of both samples, or of neither.")
+    check_both(groups_x, groups_y)
     traced = is_traced(key, x, y, bandwidth, alpha, groups_x, groups_y)
     pooled = pool(x, y, pad=not traced)
     if groups_x is not None:
-        groups, units = number_groups(groups_x, groups_y, pooled, alpha)
+        groups, units = number_groups(groups_x, groups_y, pooled)
+        if units is not None:
+            check_splits(groups[: pooled.count], *units, alpha)
     else:
         groups, units = None, (pooled.m, pooled.n)
         if not traced:

@@ -10,11 +10,12 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
-from jaxtyping import Bool, Float, Key
+from jaxtyping import Bool, Float, Int, Key
 
+from mmd_jax.two_sample.bisection import bisect
 from mmd_jax.two_sample.checks import allowed, check_finite
 from mmd_jax.two_sample.equivalence import check_margin, conclude_interval, lay_out
 from mmd_jax.two_sample.error_law import ErrorLaw, draws_at, error_law
@@ -27,7 +28,6 @@ from mmd_jax.types import TwoSampleResult
 VerdictKind = Literal["equivalent", "different_but_small", "different", "undecided"]
 # Samples are never said to need more than this many times the rows there are.
 MOST_TIMES = 1e6
-HALVINGS = 40
 
 
 class Verdict(NamedTuple):
@@ -107,8 +107,7 @@ def verdict(
         that was measured at another.
       kernel: which kernel.
       num_draws: B, of bootstrap draws and of permutations.
-      groups_x, groups_y, bins: of the permutations, as `permutation_test`. The interval takes rows to be independent, and is
-        too short where they are not; so with groups "different" is said only where P = Q is rejected too.
+      groups_x, groups_y: as `mmd_interval`; the same groups are permuted. bins: of the permutations, as `permutation_test`.
       test: a test of P = Q at this alpha and bandwidth that was made already; none: `permutation_test` is made.
       precision, mesh: as `permutation_test`.
 
@@ -131,8 +130,12 @@ def verdict(
     if not (np.ndim(alpha) == 0 and 0 < float(np.asarray(alpha)) < 0.5):
         raise ValueError(f"alpha is {alpha}; expected one number between 0 and 0.5, the level of each claim.")
     law_key, test_key = jax.random.split(key)
-    pooled, bandwidth, spec = lay_out(law_key, x, y, bandwidth, alpha, num_draws, kernel, precision, mesh)
-    found = _evidence(law_key, pooled, bandwidth, np.asarray(alpha, pooled.blocks.dtype), spec=spec, num=num_draws)
+    pooled, groups, bandwidth, spec = lay_out(
+        law_key, x, y, bandwidth, alpha, num_draws, kernel, precision, mesh, groups_x, groups_y
+    )
+    found = _evidence(
+        law_key, pooled, groups, bandwidth, np.asarray(alpha, pooled.blocks.dtype), spec=spec, num=num_draws
+    )
     mmd2, low, high, detectable = (float(value) for value in found)
     check_finite(mmd2, low, high)
     if test is None:
@@ -142,8 +145,6 @@ def verdict(
         )  # fmt: skip
     limit, pvalue = float(np.asarray(margin)), float(test.pvalue)
     kind = decide_verdict(low, high, limit, bool(test.reject))
-    if groups_x is not None and kind == "different" and not bool(test.reject):
-        kind = "undecided"
     sentence = _in_words(kind, low, high, limit, pvalue, float(np.asarray(alpha)), (pooled.m, pooled.n))
     return Verdict(kind, sentence, (low, high), limit, mmd2, pvalue, detectable)
 
@@ -179,6 +180,8 @@ def minimum_detectable_mmd(
     bandwidth: Numbers | None = None,
     kernel: Kernel = gaussian,
     num_draws: int = 999,
+    groups_x: Numbers | None = None,
+    groups_y: Numbers | None = None,
     precision: Precision = "highest",
     mesh: Mesh | None = None,
 ) -> Float[Array, ""]:
@@ -195,7 +198,7 @@ def minimum_detectable_mmd(
       y: sample of Q, shape [n, d], n >= 4.
       alpha: level of the test, in (0, 1).
       power: the probability of a rejection, in (alpha, 1).
-      bandwidth, kernel, num_draws, precision, mesh: as `mmd_interval`.
+      bandwidth, kernel, num_draws, groups_x, groups_y, precision, mesh: as `mmd_interval`.
 
     Returns:
       MMD, in kernel units. Shape []. NaN for bad traced values.
@@ -211,10 +214,12 @@ def minimum_detectable_mmd(
       0.11
     """
     _check_power(power, alpha)
-    pooled, bandwidth, spec = lay_out(key, x, y, bandwidth, alpha, num_draws, kernel, precision, mesh)
+    pooled, groups, bandwidth, spec = lay_out(
+        key, x, y, bandwidth, alpha, num_draws, kernel, precision, mesh, groups_x, groups_y
+    )
     dtype = pooled.blocks.dtype
     alpha, power = (value if is_traced(value) else np.asarray(value, dtype) for value in (alpha, power))
-    found = _minimum_detectable(key, pooled, bandwidth, alpha, power, spec=spec, num=num_draws)
+    found = _minimum_detectable(key, pooled, groups, bandwidth, alpha, power, spec=spec, num=num_draws)
     check_finite(found)
     return found
 
@@ -231,6 +236,8 @@ def sample_size_to_decide(
     bandwidth: Numbers | None = None,
     kernel: Kernel = gaussian,
     num_draws: int = 999,
+    groups_x: Numbers | None = None,
+    groups_y: Numbers | None = None,
     precision: Precision = "highest",
     mesh: Mesh | None = None,
 ) -> SampleSize:
@@ -247,7 +254,7 @@ def sample_size_to_decide(
       mmd: the true MMD to plan for, >= 0.
       alpha: as `verdict`.
       power: the probability that the verdict is decided, in (alpha, 1).
-      bandwidth, kernel, num_draws, precision, mesh: as `mmd_interval`.
+      bandwidth, kernel, num_draws, groups_x, groups_y, precision, mesh: as `mmd_interval`.
 
     Returns:
       `SampleSize`.
@@ -268,9 +275,11 @@ def sample_size_to_decide(
     _check_power(power, alpha)
     if not (np.ndim(mmd) == 0 and 0 <= float(np.asarray(mmd)) < np.inf):
         raise ValueError(f"mmd is {mmd}; expected one number, at least 0: the true MMD to plan for.")
-    pooled, bandwidth, spec = lay_out(key, x, y, bandwidth, alpha, num_draws, kernel, precision, mesh)
+    pooled, groups, bandwidth, spec = lay_out(
+        key, x, y, bandwidth, alpha, num_draws, kernel, precision, mesh, groups_x, groups_y
+    )
     values = (np.asarray(value, pooled.blocks.dtype) for value in (margin, mmd, alpha, power))
-    times, spread = map(float, _times_to_decide(key, pooled, bandwidth, *values, spec=spec, num=num_draws))
+    times, spread = map(float, _times_to_decide(key, pooled, groups, bandwidth, *values, spec=spec, num=num_draws))
     check_finite(spread)
     m, n = (float(np.ceil(times * rows)) if np.isfinite(times) else np.inf for rows in (pooled.m, pooled.n))
     return SampleSize(max(m, 4.0), max(n, 4.0), times)
@@ -285,18 +294,33 @@ def _check_power(power: Any, alpha: Any) -> None:
 
 @partial(jax.jit, static_argnames=("spec", "num"))
 def _evidence(
-    key: Key[Array, ""], pooled: Pooled, bandwidth: Float[Array, " k"], alpha: Any, *, spec: Spec, num: int
+    key: Key[Array, ""],
+    pooled: Pooled,
+    groups: Int[Array, " N"] | None,
+    bandwidth: Float[Array, " k"],
+    alpha: Any,
+    *,
+    spec: Spec,
+    num: int,
 ) -> tuple[Array, ...]:
-    law = error_law(key, pooled, bandwidth, spec, num)
+    law = error_law(key, pooled, bandwidth, spec, num, groups)
     interval = conclude_interval(law, alpha, bandwidth, jnp.isfinite(law.mmd2))
     return law.mmd2, interval.mmd[0], interval.mmd[1], _detectable(law, alpha, jnp.asarray(0.8, law.mmd2.dtype))
 
 
 @partial(jax.jit, static_argnames=("spec", "num"))
 def _minimum_detectable(
-    key: Key[Array, ""], pooled: Pooled, bandwidth: Float[Array, " k"], alpha: Any, power: Any, *, spec: Spec, num: int
+    key: Key[Array, ""],
+    pooled: Pooled,
+    groups: Int[Array, " N"] | None,
+    bandwidth: Float[Array, " k"],
+    alpha: Any,
+    power: Any,
+    *,
+    spec: Spec,
+    num: int,
 ) -> Float[Array, ""]:
-    law = error_law(key, pooled, bandwidth, spec, num)
+    law = error_law(key, pooled, bandwidth, spec, num, groups)
     good = all_finite(pooled.blocks) & (alpha > 0) & (alpha < power) & (power < 1)
     return jnp.where(good, _detectable(law, alpha, power), jnp.nan)
 
@@ -305,6 +329,7 @@ def _minimum_detectable(
 def _times_to_decide(
     key: Key[Array, ""],
     pooled: Pooled,
+    groups: Int[Array, " N"] | None,
     bandwidth: Float[Array, " k"],
     margin: Any,
     mmd: Any,
@@ -315,7 +340,7 @@ def _times_to_decide(
     num: int,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """How many times the rows it takes, infinite if never; and the spread of the error, not finite where the kernel overflows."""
-    law = _in_the_worst_direction(error_law(key, pooled, bandwidth, spec, num))
+    law = _in_the_worst_direction(error_law(key, pooled, bandwidth, spec, num, groups))
 
     def decided(times: Array) -> Bool[Array, ""]:
         larger = law._replace(scale=law.scale / jnp.sqrt(times), noise=law.noise / times)
@@ -326,7 +351,7 @@ def _times_to_decide(
         return jnp.where(mmd < margin, small, large)
 
     largest = jnp.asarray(np.log(MOST_TIMES), law.mmd2.dtype)
-    found = _least(lambda log_times: decided(jnp.exp(log_times)), -largest, largest)
+    _, found = bisect(lambda log_times: decided(jnp.exp(log_times)), -largest, largest)
     return jnp.where(decided(jnp.exp(largest)), jnp.exp(found), jnp.inf), law.scale + jnp.max(jnp.abs(law.noise))
 
 
@@ -341,21 +366,9 @@ def _detectable(law: ErrorLaw, alpha: Any, power: Any) -> Float[Array, ""]:
 
     far = law.scale * jnp.max(jnp.abs(law.linear))
     beyond = far + jnp.sqrt(far**2 + 2 * jnp.max(jnp.abs(law.noise)))
-    return _least(found, jnp.zeros_like(beyond), 1.01 * beyond)
+    return bisect(found, jnp.zeros_like(beyond), 1.01 * beyond)[1]
 
 
 def _in_the_worst_direction(law: ErrorLaw) -> ErrorLaw:
     """For a difference that is not the one observed, and so of unknown direction."""
     return law._replace(scale=safe_root(law.worst))
-
-
-def _least(enough: Any, low: Array, high: Array) -> Array:
-    """The least argument that is enough, by bisection."""
-
-    def narrow(_: Any, ends: tuple[Array, Array]) -> tuple[Array, Array]:
-        low, high = ends
-        middle = (low + high) / 2
-        good = enough(middle)
-        return jnp.where(good, low, middle), jnp.where(good, middle, high)
-
-    return lax.fori_loop(0, HALVINGS, narrow, (low, high))[1]

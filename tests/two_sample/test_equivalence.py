@@ -9,6 +9,7 @@ import pytest
 import scipy.stats
 
 from mmd_jax.two_sample import energy, gaussian, linear, permutation_test, polynomial
+from mmd_jax.two_sample.checks import number_groups
 from mmd_jax.two_sample.closeness import closeness_test, normalised_mmd
 from mmd_jax.two_sample.equivalence import (
     count_above,
@@ -89,6 +90,75 @@ def test_law_equals_dense_algebra(kernel):
     assert float(law.worst) == pytest.approx(np.linalg.eigvalsh(scale[:, None] * (H @ K @ H) * scale)[-1], rel=1e-3)
     if kernel is gaussian:
         assert float(law.biased) == pytest.approx(reference.mmd_biased(x, y, [SIGMA]) ** 2, abs=1e-6)
+
+
+@pytest.mark.parametrize("equal", [True, False])
+def test_law_of_groups_is_that_of_their_sums(equal):
+    m, n, num = 40, 54, 1999
+    x, y = samples(m, n, shift=0.5)
+    groups = (
+        [np.arange(m) % 10, 10 + np.arange(n) // 6] if equal else [np.arange(m) % 11, 11 + np.arange(n) ** 2 // 200]
+    )
+    key = jax.random.key(5)
+    pooled, _ = pool_many({"x": x, "y": y}, fewest=4)
+    numbers, units = number_groups(*groups, pooled)
+    law = jax.jit(lambda: error_law(key, pooled, jnp.array([SIGMA]), Spec((gaussian,)), num, jnp.asarray(numbers)))()
+    K = reference.gram(np.concatenate([x, y]).astype(np.float64), [SIGMA])
+    of_group = np.concatenate(groups)[:, None] == np.arange(sum(units))
+    own = np.arange(m + n) < m
+    H = np.eye(m + n) - np.outer(own, own) / m - np.outer(~own, ~own) / n
+    factor = np.where(np.arange(sum(units)) < units[0], *(np.sqrt(u / (u - 1)) / r for u, r in zip(units, (m, n))))
+    sums = factor[:, None] * (of_group.T @ H @ K @ H @ of_group) * factor  # inner products of the groups' errors
+    signs = np.asarray(random_signs(key, pooled.capacity, num), np.float64)[: sum(units)]
+    squared = np.sum(signs * (sums @ signs), axis=0)
+    np.testing.assert_allclose(law.squared, squared, atol=2e-5 * squared.max())
+    assert float(law.worst) == pytest.approx(np.linalg.eigvalsh(sums)[-1], rel=1e-3)
+    unbiased = reference.mmd_biased(x, y, [SIGMA]) ** 2 - np.trace(sums)
+    assert float(law.mmd2) == pytest.approx(unbiased, abs=4 * squared.std() / np.sqrt(num))
+    if equal:  # then it is the estimate that leaves out the pairs within groups
+        apart = ~(of_group @ of_group.T)
+        of_x, of_y, across = (K[a][:, b][apart[a][:, b]].mean() for a, b in ((own, own), (~own, ~own), (own, ~own)))
+        assert unbiased == pytest.approx(of_x + of_y - 2 * across, abs=1e-9)
+
+
+@pytest.fixture(scope="module")
+def grouped_trials():
+    """Intervals at level .9, with groups and without: 16 groups of 5 rows a side share half of their variance."""
+    num_groups, each = 16, 5
+    groups = np.arange(num_groups * each) // each
+
+    def sample(key):
+        shared, own = jax.random.normal(key, (2, num_groups * each, D))
+        return (shared[groups] + own) / np.sqrt(2)
+
+    def trial(shift, key):
+        x_key, y_key, key = jax.random.split(key, 3)
+        x, y = sample(x_key), sample(y_key) + shift
+        interval = partial(mmd_interval, key, x, y, level=0.9, bandwidth=SIGMA, num_draws=99)
+        return interval(groups_x=groups, groups_y=groups + num_groups).mmd, interval().mmd
+
+    keys = jax.random.split(jax.random.key(17), 400)
+    return jax.jit(lambda shift: jax.lax.map(partial(trial, shift), keys, batch_size=100))
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.3])
+def test_interval_covers_where_rows_come_in_groups(grouped_trials, shift):
+    """One for independent rows is far too short, and too high."""
+    grouped, independent = map(np.asarray, grouped_trials(jnp.float32(shift)))
+    truth, most = true_mmd(shift), 0.05 + 3 * np.sqrt(0.05 * 0.95 / len(grouped))
+    assert np.mean(grouped[:, 0] > truth + 1e-7) <= most
+    assert np.mean(grouped[:, 1] < truth - 1e-7) <= most
+    assert np.mean(independent[:, 0] > truth + 1e-7) > 2 * most
+    assert np.median(grouped, axis=0)[1] < truth + 0.4
+
+
+def test_too_few_groups_are_refused(key):
+    x, y = samples(20, 20)
+    groups = {"groups_x": np.arange(20) // 4, "groups_y": 9 + np.arange(20)}
+    with pytest.raises(ValueError, match="x has 5 groups and y has 20; an interval needs at least 8"):
+        mmd_interval(key, x, y, bandwidth=SIGMA, **groups)
+    with pytest.raises(ValueError, match="groups_y is missing"):
+        verdict(key, x, y, margin=0.1, groups_x=groups["groups_x"])
 
 
 def test_ends_are_where_the_counts_say():
