@@ -179,11 +179,14 @@ def tests_of_samples(
     Returns:
       (name, result) pairs; None for a layer where at least half of the pairs of rows have the same features (a dead one).
     """
-    samples = [
-        {INPUTS: input_vectors(config, rows)} | layer_features(network, variables, rows, pooling=config.test.pooling)
-        for rows in (x, y)
-    ]
+    samples = (representations(config, network, variables, rows) for rows in (x, y))
     return mmd_profile(key, *samples, **settings_of(config, groups))
+
+
+def representations(config: Config, network: Network, variables: Variables, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """The preprocessed inputs, and every layer's features, as vectors: {name: [n, d]}."""
+    features = layer_features(network, variables, rows, pooling=config.test.pooling)
+    return {INPUTS: input_vectors(config, rows)} | features
 
 
 def input_vectors(config: Config, rows: np.ndarray) -> np.ndarray:

@@ -3,7 +3,8 @@
     python -m experiments.null_control --config configs/mnist_halves.py [--splits 400] [--rows 500] [--workdir DIR]
 
 The config's source data set is cut into three random parts: the network is trained on the first, and the rows of the other
-two are split at random into two samples, over and over. Each split is tested on the inputs and on every layer, as a run would.
+two are split at random into two samples, over and over. Each split is tested on the inputs and on every layer, as a run would,
+and on all of these together (`aggregated_test`), at one level. A small `--source.limit` makes a network that overfits.
 """
 
 import argparse
@@ -22,13 +23,18 @@ from experiments import measure, phases, sources, workdir
 from experiments.config import Config
 from experiments.errors import reported
 from experiments.progress import track
+from mmd_jax.transfer.profile import mmd_profile
+from mmd_jax.two_sample import aggregated_test
+
+ALL = "all together"
+BANDWIDTHS = 3  # of each kernel and layer, in the test of all together
 
 
 class Row(NamedTuple):
     """One representation over all splits.
 
     Attributes:
-      representation: inputs, or a layer.
+      representation: inputs, a layer, or all of them together.
       rejections: splits in which P = Q was rejected at alpha.
       rate: rejections / splits.
       level: floor(alpha (B + 1)) / (B + 1), the exact level of a test with B permutations.
@@ -76,10 +82,23 @@ def run(config: Config, directory: Path, *, splits: int, rows: int) -> list[Row]
 
     rejections: dict[str, int] = {}
     for number in track(range(splits), "splits"):
-        split_key, test_key = jax.random.split(jax.random.fold_in(keys.measure, number))
+        split_key, test_key, all_key = jax.random.split(jax.random.fold_in(keys.measure, number), 3)
         order = np.asarray(jax.random.permutation(split_key, len(pooled)))
-        samples = pooled[order[:rows]], pooled[order[rows : 2 * rows]]
-        for name, result in measure.tests_of_samples(config, test_key, networks.source, variables, *samples):
+        x, y = (
+            measure.representations(config, networks.source, variables, pooled[chosen])
+            for chosen in (order[:rows], order[rows : 2 * rows])
+        )
+        results = dict(mmd_profile(test_key, x, y, **measure.settings_of(config, None)))
+        alive = [name for name, result in results.items() if result is not None]
+        together = ({name: sample[name] for name in alive} for sample in (x, y))
+        results[ALL] = aggregated_test(
+            all_key,
+            *together,
+            num_bandwidths=BANDWIDTHS,
+            alpha=config.test.alpha,
+            num_permutations=config.test.permutations,
+        )
+        for name, result in results.items():
             rejections[name] = rejections.get(name, 0) + (result is not None and bool(result.reject))
     permutations = config.test.permutations
     level = math.floor(config.test.alpha * (permutations + 1)) / (permutations + 1)
