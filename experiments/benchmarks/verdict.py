@@ -11,6 +11,7 @@ many, which share half of their variance, and the verdict is told (or, with --un
 
 import argparse
 import math
+from typing import Any
 
 import jax
 import numpy as np
@@ -74,7 +75,7 @@ def shift_of(distance: float) -> float:
 def measure(n: int, trials: int, draws: int, shift: float, each: int, grouped: bool) -> list[float]:
     """The shares of one line."""
     groups = np.arange(n) // each
-    known = {"groups_x": groups, "groups_y": groups + n} if each > 1 and grouped else {}
+    known: dict[str, Any] = {"groups_x": groups, "groups_y": groups + n} if each > 1 and grouped else {}
     true, counts, rng = mmd(shift), np.zeros(3 + len(KINDS)), np.random.default_rng(n)
     for trial in track(range(trials), f"n = {n}, shift {shift:.3g}"):
         x, y = (sample(rng, n, each) for _ in range(2))
