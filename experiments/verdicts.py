@@ -12,6 +12,7 @@ from experiments.networks import INPUTS
 from experiments.sources import Dataset
 from mmd_jax.models.layered import Network
 from mmd_jax.transfer.profile import layer_features
+from mmd_jax.two_sample.equivalence import check_groups
 from mmd_jax.two_sample.margins import margin_from_change, margin_from_splits
 from mmd_jax.two_sample.verdict import Verdict, verdict
 from mmd_jax.types import Variables
@@ -81,7 +82,16 @@ def judge(
 
 
 def check(config: Config, key: jax.Array, source: Dataset, target: Dataset) -> None:
-    """Refuses a margin that the source can't give, before anything is trained."""
+    """Refuses a margin that the source can't give, and groups too few for an interval, before anything is trained."""
+    _, _, groups = chosen_rows(config, key, source, target)
+    if groups is not None:
+        try:
+            check_groups(*groups)
+        except ValueError as error:
+            raise ValueError(
+                f"no verdict can be given on the {config.test.max_rows} or fewer rows of each side that are compared: {error} "
+                "(test.max_rows sets how many; source.group_key and target.group_key name the groups)"
+            ) from error
     margin_from = config.decision.margin_from
     if margin_from in ("classes", "groups") and (labels := _labels(config, key, source, target)) is not None:
         kinds = len(np.unique(labels))

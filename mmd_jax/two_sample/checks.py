@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jaxtyping import Bool, Int
 
 from mmd_jax.two_sample.kernels import PRECISIONS
 from mmd_jax.two_sample.pooled import Pooled, is_traced
@@ -50,7 +52,7 @@ def number_groups(groups_x: Any, groups_y: Any, pooled: Pooled) -> tuple[Any, tu
     if both:
         raise ValueError(
             f"{len(both)} groups have rows in both samples ({', '.join(map(str, both[:5]))}{', …' * (len(both) > 5)}); "
-            "their rows depend on each other across x and y, so no permutation of whole groups moves them. Drop these "
+            "their rows depend on each other across x and y, which no test or interval here allows for. Drop these "
             "rows, or, if the samples only number their groups alike, give them different labels."
         )
     # Apart: numpy would turn the number 1 beside the name "1" into a name, and two groups into one.
@@ -58,6 +60,15 @@ def number_groups(groups_x: Any, groups_y: Any, pooled: Pooled) -> tuple[Any, tu
     num_x, num_y = int(in_x.max()) + 1, int(in_y.max()) + 1
     numbers = np.concatenate([in_x, in_y + num_x])
     return np.pad(numbers.astype(np.int32), (0, pooled.capacity - numbers.size)), (num_x, num_y)
+
+
+def groups_are_apart(groups: Int[Array, " N"], pooled: Pooled) -> Bool[Array, ""]:
+    """Whether no group has rows of both samples."""
+    row = jnp.arange(pooled.capacity)
+    nobody = jnp.zeros(pooled.capacity, bool)
+    in_x = nobody.at[groups].max(row < pooled.m)
+    in_y = nobody.at[groups].max((row >= pooled.m) & (row < pooled.count))
+    return ~jnp.any(in_x & in_y)
 
 
 def check_splits(groups: np.ndarray, in_x: int, in_y: int, alpha: Any) -> None:

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int, Key
 from mmd_jax.two_sample.bandwidths import resolve_bandwidth
 from mmd_jax.two_sample.bisection import bisect
 from mmd_jax.two_sample.checks import allowed, check_both, check_finite, check_knobs, check_precision, number_groups
-from mmd_jax.two_sample.error_law import ErrorLaw, draws_at, error_law
+from mmd_jax.two_sample.error_law import FEWEST_GROUPS, ErrorLaw, draws_at, error_law
 from mmd_jax.two_sample.gram import Spec
 from mmd_jax.two_sample.kernels import Kernel, Precision, gaussian, safe_root
 from mmd_jax.two_sample.pooled import Numbers, Pooled, all_finite, is_traced
@@ -26,10 +26,6 @@ from mmd_jax.two_sample.variance import pool_many
 # How the p-value of an equivalence test is found: see `equivalence_test`.
 Method = Literal["law", "normal", "bootstrap"]
 METHODS = ("law", "normal", "bootstrap")
-
-
-# Below this the signs of the groups take too few values for a quantile.
-FEWEST_GROUPS = 8
 
 
 class MMDInterval(NamedTuple):
@@ -99,8 +95,8 @@ def mmd_interval(
       kernel: which kernel.
       num_draws: B, bootstrap draws. They cost as much as so many permutations.
       groups_x: where rows depend on each other (one writer, one document), the group of each row of x, shape [m]: the groups
-        are then what varies. At least 8 groups; give both or neither.
-      groups_y: the same for y, shape [n].
+        are then what varies, and there must be as good as 5 of equal size, n² / Σ n_g². Give both or neither.
+      groups_y: the same for y, shape [n]. No label may be in both.
       precision: of the products, as `permutation_test`.
       mesh: devices that share the work, as `permutation_test`.
 
@@ -109,7 +105,7 @@ def mmd_interval(
 
     Raises:
       ValueError, TypeError: bad samples, key, bandwidth, level or number of draws (see `permutation_test`); fewer than four
-        rows in a sample.
+        rows in a sample; groups too few, or that do not fit the rows, or span both samples.
 
     Example:
       >>> import jax
@@ -229,13 +225,23 @@ def lay_out(
     pooled, _ = pool_many({"x": x, "y": y}, fewest=4)
     groups = None
     if groups_x is not None:
-        groups, units = number_groups(groups_x, groups_y, pooled)
-        if units is not None and min(units) < FEWEST_GROUPS:
-            raise ValueError(
-                f"x has {units[0]} groups and y has {units[1]}; an interval needs at least {FEWEST_GROUPS} of each, as it is "
-                "the groups that vary. Gather more groups, or leave them out if rows of one group are as good as independent."
-            )
+        groups, _ = number_groups(groups_x, groups_y, pooled)
+        check_groups(groups_x, groups_y)
     return pooled, groups, resolve_bandwidth(bandwidth, pooled, kernel), Spec((kernel,), precision, mesh)
+
+
+def check_groups(groups_x: Any, groups_y: Any) -> None:
+    """Groups enough, and none too large, to estimate from them how much groups vary."""
+    if is_traced(groups_x, groups_y):
+        return
+    for name, groups in (("groups_x", groups_x), ("groups_y", groups_y)):
+        _, sizes = np.unique(np.asarray(groups), return_counts=True)
+        if np.sum(sizes) ** 2 < FEWEST_GROUPS * np.sum(sizes**2):
+            raise ValueError(
+                f"{name} has {len(sizes)} groups, the largest with {sizes.max()} of {sizes.sum()} rows: they tell as much as "
+                f"{np.sum(sizes) ** 2 / np.sum(sizes**2):.1f} groups of equal size do, and an interval needs {FEWEST_GROUPS}. "
+                "Gather more groups, or take fewer rows of the largest."
+            )
 
 
 @partial(jax.jit, static_argnames=("spec", "num"))

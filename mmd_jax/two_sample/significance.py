@@ -27,6 +27,7 @@ from mmd_jax.two_sample.checks import (
     check_reach,
     check_splits,
     count_splits,
+    groups_are_apart,
     number_groups,
 )
 from mmd_jax.two_sample.gram import Spec
@@ -237,16 +238,8 @@ def _run(
 
 def is_good(pooled: Pooled, alpha: Any, num: int, groups: Array | None) -> Bool[Array, ""]:
     """Whether traced input is what was asked for: what would be an error, were it concrete."""
-    apart = jnp.array(True) if groups is None else _groups_are_apart(groups, pooled)
+    apart = jnp.array(True) if groups is None else groups_are_apart(groups, pooled)
     return all_finite(pooled.blocks) & (alpha > 0) & (alpha < 1) & (allowed(alpha, num) >= 1) & apart
-
-
-def _groups_are_apart(groups: Int[Array, " N"], pooled: Pooled) -> Bool[Array, ""]:
-    row = jnp.arange(pooled.capacity)
-    nobody = jnp.zeros(pooled.capacity, bool)
-    in_x = nobody.at[groups].max(row < pooled.m)
-    in_y = nobody.at[groups].max((row >= pooled.m) & (row < pooled.count))
-    return ~jnp.any(in_x & in_y)
 
 
 def conclude_test(
