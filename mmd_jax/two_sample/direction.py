@@ -10,8 +10,9 @@ from jaxtyping import Float, Int
 from mmd_jax.two_sample.kernels import Kernel, dot_highest
 from mmd_jax.two_sample.pooled import Pooled
 
-# Rows of each sample that stand for all of it.
+# Rows of each sample that stand for all of it; of groups so many at a time, so that small ones are mostly whole.
 CHOSEN_ROWS = 512
+CHOSEN_TOGETHER = 8
 POWER_STEPS = 30
 
 
@@ -41,9 +42,12 @@ def worst_variance(
     if groups is not None:
         side = (row >= pooled.m).astype(jnp.int32) + (row >= pooled.count)
         _, _, order = lax.sort((side, groups, row.astype(jnp.int32)), num_keys=2)
-    place, counts = jnp.arange(size), jnp.asarray([pooled.m, pooled.n], jnp.int32)[:, None]
+    place, counts = jnp.arange(size)[None, :], jnp.asarray([pooled.m, pooled.n], jnp.int32)[:, None]
     # Evenly spread, group by group: a group of many rows is surely among them, one of few with a known probability.
-    spread = jnp.where(counts > size, place * (counts // size) + place * (counts % size) // size, place)
+    together = 1 if groups is None else CHOSEN_TOGETHER
+    times, turn = size // together, place // together
+    spread = turn * (counts // times) + turn * (counts % times) // times + place % together
+    spread = jnp.where(counts > size, spread, place)
     starts = jnp.asarray([0, pooled.m], jnp.int32)[:, None]
     chosen = order[jnp.minimum(starts + spread, capacity - 1)].reshape(-1)
     sides = jax.scipy.linalg.block_diag(*(place < counts).astype(dtype)[:, None])
@@ -52,7 +56,7 @@ def worst_variance(
     if groups is not None:
         same = (groups[chosen][:, None] == groups[chosen][None, :]).astype(dtype) * used[None, :] * used[:, None]
         taken = jnp.maximum(jnp.sum(same, axis=1), 1)
-    probability = jnp.minimum(1, members[chosen] * size / jnp.repeat(counts[:, 0], size))
+    probability = jnp.minimum(1, (members[chosen] + together - 1) * times / jnp.repeat(counts[:, 0], size))
     # Each stands for the rest of its group, and, as in Horvitz and Thompson's estimate, for the groups that were not chosen.
     scale = used * weights[chosen] * members[chosen] / taken / jnp.sqrt(jnp.maximum(probability, 1e-30))
     some = rows[chosen]

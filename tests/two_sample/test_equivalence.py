@@ -48,8 +48,8 @@ def shift_of(mmd, d=D):
 
 
 @partial(jax.jit, static_argnames=("kernel", "num"))
-def make_law(key, pooled, kernel, num):
-    return error_law(key, pooled, jnp.array([SIGMA]), Spec((kernel,)), num)
+def make_law(key, pooled, kernel, num, groups=None):
+    return error_law(key, pooled, jnp.array([SIGMA]), Spec((kernel,)), num, groups)
 
 
 def law_of(x, y, kernel=gaussian, num=199, key=None):
@@ -92,43 +92,76 @@ def test_law_equals_dense_algebra(kernel):
         assert float(law.biased) == pytest.approx(reference.mmd_biased(x, y, [SIGMA]) ** 2, abs=1e-6)
 
 
+def law_of_groups(x, y, groups_x, groups_y, num):
+    pooled, _ = pool_many({"x": x, "y": y}, fewest=4)
+    numbers, (in_x, in_y) = number_groups(groups_x, groups_y, pooled)
+    signs = random_signs(jax.random.key(5), pooled.capacity, num)[: in_x + in_y]
+    law = make_law(jax.random.key(5), pooled, gaussian, num, jnp.asarray(numbers))
+    return law, np.asarray(signs, np.float64), numbers[: len(x) + len(y)]
+
+
 @pytest.mark.parametrize("equal", [True, False])
 def test_law_of_groups_is_that_of_their_sums(equal):
-    m, n, num = 40, 54, 1999
+    """Of jackknife errors: how far each group is from the mean of the others."""
+    m, n, num = 40, 54, 199
     x, y = samples(m, n, shift=0.5)
     groups = (
-        [np.arange(m) % 10, 10 + np.arange(n) // 6] if equal else [np.arange(m) % 11, 11 + np.arange(n) ** 2 // 200]
+        (np.arange(m) % 10, np.arange(n) // 6 + 10) if equal else (np.arange(m) % 11, 11 + np.arange(n) ** 2 // 200)
     )
-    key = jax.random.key(5)
-    pooled, _ = pool_many({"x": x, "y": y}, fewest=4)
-    numbers, units = number_groups(*groups, pooled)
-    law = jax.jit(lambda: error_law(key, pooled, jnp.array([SIGMA]), Spec((gaussian,)), num, jnp.asarray(numbers)))()
+    law, signs, number = law_of_groups(x, y, *groups, num)
     K = reference.gram(np.concatenate([x, y]).astype(np.float64), [SIGMA])
-    of_group = np.concatenate(groups)[:, None] == np.arange(sum(units))
     own = np.arange(m + n) < m
-    H = np.eye(m + n) - np.outer(own, own) / m - np.outer(~own, ~own) / n
-    factor = np.where(np.arange(sum(units)) < units[0], *(np.sqrt(u / (u - 1)) / r for u, r in zip(units, (m, n))))
-    sums = factor[:, None] * (of_group.T @ H @ K @ H @ of_group) * factor  # inner products of the groups' errors
-    signs = np.asarray(random_signs(key, pooled.capacity, num), np.float64)[: sum(units)]
-    squared = np.sum(signs * (sums @ signs), axis=0)
+    errors = np.zeros((len(signs), m + n))  # coefficients of φ(z_i)
+    for g in range(len(signs)):
+        side, inside = (own, number == g) if own[number == g].all() else (~own, number == g)
+        others = side & ~inside
+        errors[g] = inside.sum() / side.sum() * (inside / inside.sum() - others / others.sum())
+    products = errors @ K @ errors.T
+    squared = np.sum(signs * (products @ signs), axis=0)
     np.testing.assert_allclose(law.squared, squared, atol=2e-5 * squared.max())
-    assert float(law.worst) == pytest.approx(np.linalg.eigvalsh(sums)[-1], rel=1e-3)
-    unbiased = reference.mmd_biased(x, y, [SIGMA]) ** 2 - np.trace(sums)
-    assert float(law.mmd2) == pytest.approx(unbiased, abs=4 * squared.std() / np.sqrt(num))
-    if equal:  # then it is the estimate that leaves out the pairs within groups
-        apart = ~(of_group @ of_group.T)
-        of_x, of_y, across = (K[a][:, b][apart[a][:, b]].mean() for a, b in ((own, own), (~own, ~own), (own, ~own)))
-        assert unbiased == pytest.approx(of_x + of_y - 2 * across, abs=1e-9)
+    assert float(law.worst) == pytest.approx(np.linalg.eigvalsh(products)[-1], rel=1e-3)
+
+    apart = number[:, None] != number[None, :]
+    of_x, of_y, across = (
+        (K[a][:, b] * apart[a][:, b]).sum() / apart[a][:, b].sum() for a, b in ((own, own), (~own, ~own), (own, ~own))
+    )
+    assert float(law.mmd2) == pytest.approx(of_x + of_y - 2 * across, abs=2e-6)
+    witness = (K * apart * own).sum(1) / (apart & own).sum(1) - (K * apart * ~own).sum(1) / (apart & ~own).sum(1)
+    along = signs.T @ (errors @ witness)
+    np.testing.assert_allclose(law.linear, (along - along.mean()) / along.std(), atol=1e-3)
+
+
+@pytest.mark.parametrize(("giant", "label"), [(0, 0), (700, 0), (700, 400)])
+def test_the_worst_direction_is_found_on_some_of_the_rows(giant, label):
+    """Wherever a large group stands among the others, and however many there are that are not looked at."""
+    m, each = 2400, 4
+    rng = np.random.default_rng(3)
+    numbers = np.r_[np.full(giant, label), np.repeat(np.arange(1000, 2000), each)[: m - giant]]
+    x, y = ((rng.normal(size=(2000, D))[numbers] + rng.normal(size=(m, D))) / np.sqrt(2) for _ in range(2))
+    law, signs, number = law_of_groups(np.float32(x), np.float32(y), numbers, numbers + 10_000, 19)
+    features = np.cos(
+        np.concatenate([x, y]) @ rng.normal(size=(D, 400)) / SIGMA + rng.uniform(0, 2 * np.pi, 400)
+    ) / np.sqrt(200)
+    total = 0
+    for side in (slice(0, m), slice(m, 2 * m)):
+        centred = features[side] - features[side].mean(0)
+        sizes = np.bincount(number[side], minlength=len(signs))
+        sums = np.zeros((len(signs), 400))
+        np.add.at(sums, number[side], centred)
+        sums /= np.maximum(m - sizes, 1)[:, None]
+        total = total + sums.T @ sums
+    # Random features are off by a tenth; a giant's rows are one in five.
+    assert float(law.worst) == pytest.approx(np.linalg.eigvalsh(total)[-1], rel=0.35)
 
 
 @pytest.fixture(scope="module")
 def grouped_trials():
-    """Intervals at level .9, with groups and without: 16 groups of 5 rows a side share half of their variance."""
-    num_groups, each = 16, 5
-    groups = np.arange(num_groups * each) // each
+    """Intervals at level .9, with groups and without: the rows of a group share half of their variance."""
+    sizes = [20, 12, 9, 7, 6, 5, 4, 4, 3, 3, 2, 2, 1, 1, 1]
+    groups, num_groups = np.repeat(np.arange(len(sizes)), sizes), len(sizes)
 
     def sample(key):
-        shared, own = jax.random.normal(key, (2, num_groups * each, D))
+        shared, own = jax.random.normal(key, (2, len(groups), D))
         return (shared[groups] + own) / np.sqrt(2)
 
     def trial(shift, key):
@@ -149,16 +182,24 @@ def test_interval_covers_where_rows_come_in_groups(grouped_trials, shift):
     assert np.mean(grouped[:, 0] > truth + 1e-7) <= most
     assert np.mean(grouped[:, 1] < truth - 1e-7) <= most
     assert np.mean(independent[:, 0] > truth + 1e-7) > 2 * most
-    assert np.median(grouped, axis=0)[1] < truth + 0.4
+    # Nor is it safe by being empty of information.
+    assert np.median(grouped, axis=0)[1] < truth + 0.6
 
 
-def test_too_few_groups_are_refused(key):
+def test_groups_that_say_too_little_are_refused(key):
     x, y = samples(20, 20)
-    groups = {"groups_x": np.arange(20) // 4, "groups_y": 9 + np.arange(20)}
-    with pytest.raises(ValueError, match="x has 5 groups and y has 20; an interval needs at least 8"):
-        mmd_interval(key, x, y, bandwidth=SIGMA, **groups)
+    few, many, giant = np.arange(20) // 5, 9 + np.arange(20), np.maximum(np.arange(20), 10)
+    refused = "they tell as much as 4.0 groups of equal size do, and an interval needs 5"
+    with pytest.raises(ValueError, match=f"groups_x has 4 groups, the largest with 5 of 20 rows: {refused}"):
+        mmd_interval(key, x, y, bandwidth=SIGMA, groups_x=few, groups_y=many)
+    with pytest.raises(ValueError, match="groups_y has 10 groups, the largest with 11 of 20 rows"):
+        equivalence_test(key, x, y, margin=0.1, bandwidth=SIGMA, groups_x=many + 20, groups_y=giant)
     with pytest.raises(ValueError, match="groups_y is missing"):
-        verdict(key, x, y, margin=0.1, groups_x=groups["groups_x"])
+        verdict(key, x, y, margin=0.1, groups_x=many)
+    interval = jax.jit(lambda a, b: mmd_interval(key, x, y, bandwidth=SIGMA, num_draws=99, groups_x=a, groups_y=b).mmd)
+    assert np.isfinite(interval(many, many + 20)).all()
+    for bad in ((few, many), (many, many), (many + 20, giant)):
+        assert np.isnan(interval(*bad)).all()
 
 
 def test_ends_are_where_the_counts_say():
