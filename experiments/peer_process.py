@@ -31,7 +31,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """--peer-path and --python: where the peers are."""
     parser.add_argument("--peer-path", metavar="DIR", help="a folder with the repositories of peers without a package")
     parser.add_argument(
-        "--python", nargs="+", default=[], help="interpreters to try for peers that this one cannot import"
+        "--python",
+        action="append",
+        default=[],
+        help="one more interpreter to try for peers that this one cannot import",
     )
 
 
@@ -186,9 +189,9 @@ def serve(name: str, num_bandwidths: int) -> None:
                 continue
             if "x" in request:
                 x, y = (_array(*request[name]) for name in "xy")
-            start = time.perf_counter()
+            began = time.perf_counter()
             result = test(x, y, request["num"], request["seed"], request["alpha"])
-            seconds = time.perf_counter() - start
+            seconds = time.perf_counter() - began
             reply(seconds=seconds, megabytes=peak_megabytes() - before, **result._asdict())
         except Exception as error:
             reply(error=f"{type(error).__name__}: {error}".splitlines()[0])

@@ -2,7 +2,8 @@
 
     python -m experiments.benchmarks.large [--size 100000] [--features 64] [--permutations 1000] [--bins 0]
 
-X, Y ~ N(0, I_d), m = n, float32, Gaussian kernel, median bandwidth. The floor is that of `experiments.benchmarks.mmd`.
+X, Y ~ N(0, I_d), m = n, float32, Gaussian kernel, median bandwidth. The floor is that of
+`experiments.benchmarks.mmd`, measured after the test.
 """
 
 import argparse

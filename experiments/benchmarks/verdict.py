@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     if len(arguments.sizes) != len(arguments.trials) or min(*arguments.trials, arguments.draws) < 1:
         parser.error("expected a positive number of trials for each size, and at least one draw")
-    if any(n % arguments.each for n in arguments.sizes):
+    if arguments.each < 1 or any(n % arguments.each for n in arguments.sizes):
         parser.error(f"--each {arguments.each} does not divide every one of the sizes")
     print(
         f"{'n':>6} {'true MMD':<16} {'trials':>6} {'L > it':>7} {'U < it':>7} {'P = Q':>7}",

@@ -54,7 +54,7 @@ class Verdict(NamedTuple):
 
 
 class SampleSize(NamedTuple):
-    """How many rows it takes until the verdict is clear.
+    """How many rows it takes until the verdict is clear; where they come in groups, in as many times the groups.
 
     Attributes:
       m: rows of x; as many times those there are as n of y. Infinite where the true MMD is the margin, or nearly.
@@ -145,7 +145,10 @@ def verdict(
         )  # fmt: skip
     limit, pvalue = float(np.asarray(margin)), float(test.pvalue)
     kind = decide_verdict(low, high, limit, bool(test.reject))
-    sentence = _in_words(kind, low, high, limit, pvalue, float(np.asarray(alpha)), (pooled.m, pooled.n))
+    sizes = f"{pooled.m} and {pooled.n} rows"
+    if groups_x is not None:
+        sizes += f" in {len(np.unique(groups_x))} and {len(np.unique(groups_y))} groups"
+    sentence = _in_words(kind, low, high, limit, pvalue, float(np.asarray(alpha)), sizes)
     return Verdict(kind, sentence, (low, high), limit, mmd2, pvalue, detectable)
 
 
@@ -157,16 +160,14 @@ def decide_verdict(low: float, high: float, margin: float, rejected: bool) -> Ve
 
 
 def _in_words(
-    kind: VerdictKind, low: float, high: float, margin: float, pvalue: float, alpha: float, sizes: tuple[int, int]
+    kind: VerdictKind, low: float, high: float, margin: float, pvalue: float, alpha: float, sizes: str
 ) -> str:
     numbers = f"MMD lies in [{low:.3g}, {high:.3g}] ({1 - 2 * alpha:.0%} interval), the margin is {margin:.3g}, p = {pvalue:.2g}"
     return {
         "equivalent": f"No difference was found, and none that matters can be there: {numbers}.",
         "different_but_small": f"The samples differ, but by less than matters: {numbers}.",
         "different": f"The samples differ by more than the margin allows: {numbers}.",
-        "undecided": (
-            f"These samples ({sizes[0]} and {sizes[1]} rows) are too small to say whether the difference matters: {numbers}."
-        ),
+        "undecided": (f"These samples ({sizes}) are too small to say whether the difference matters: {numbers}."),
     }[kind]
 
 
