@@ -147,7 +147,7 @@ def verdict(
     kind = decide_verdict(low, high, limit, bool(test.reject))
     sizes = f"{pooled.m} and {pooled.n} rows"
     if groups_x is not None:
-        sizes += f" in {len(np.unique(groups_x))} and {len(np.unique(groups_y))} groups"
+        sizes += f" in {len(np.unique(np.asarray(groups_x)))} and {len(np.unique(np.asarray(groups_y)))} groups"
     sentence = _in_words(kind, low, high, limit, pvalue, float(np.asarray(alpha)), sizes)
     return Verdict(kind, sentence, (low, high), limit, mmd2, pvalue, detectable)
 
