@@ -1,0 +1,156 @@
+"""Does the MMD at layer n predict what freezing n layers costs? Both change with depth, so it is asked within layers."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.correlation import Correlation, naive, pooled, within
+from experiments.differences import Key, Network, key_of
+
+ALONE, TOGETHER = "random", "random and dissimilar"
+
+
+class Beside(NamedTuple):
+    """Distance and cost of one split: means over directions and seeds.
+
+    Attributes:
+      kind: of the split.
+      split: its number.
+      mmd2: unbiased MMD² between the halves at layers 1 … L, [L], in units of the kernel; NaN at a dead layer.
+      drop: accuracy of base − of AnB with n layers frozen, for n = 1 … L − 1, [L − 1], as a share; NaN where n was left out.
+      rejected: of the tests at each layer, how many reject that the halves are alike, [L].
+      tested: and how many there were, [L].
+    """
+
+    kind: str
+    split: int
+    mmd2: np.ndarray
+    drop: np.ndarray
+    rejected: np.ndarray
+    tested: np.ndarray
+
+
+class Prediction(NamedTuple):
+    """What a set of splits says.
+
+    Attributes:
+      splits: "random", or "random and dissimilar".
+      within: one correlation a layer 1 … L − 1.
+      pooled: from all layers, each centred and scaled over splits.
+      naive: of all layers and splits without centring, shown as a warning; none where it is not defined.
+      verdict: "more" (a larger MMD² goes with a larger drop), "less", or "open".
+      sentence: the same in words, no stronger than interval and p-value.
+    """
+
+    splits: str
+    within: list[Correlation]
+    pooled: Correlation
+    naive: float | None
+    verdict: str
+    sentence: str
+
+
+def beside(
+    rows: Sequence[Mapping[str, Any]], networks: Sequence[Network], num_layers: int, level: float = 0.95
+) -> list[Beside]:
+    """MMD² and drop of every split that has both.
+
+    Args:
+      rows: of the study; those with treatment "distance" are read, with "mmd2" and "pvalue" of L numbers or none.
+      networks: the networks, paired with their base.
+      num_layers: L.
+      level: a test rejects at 1 − level.
+
+    Returns:
+      One a split, random ones first.
+
+    Raises:
+      ValueError: a distance with other than L numbers.
+    """
+    distances: dict[Key, tuple[np.ndarray, np.ndarray]] = {}
+    for row in rows:
+        if row["treatment"] == "distance":
+            distances[key_of(row)] = _numbers(row, "mmd2", num_layers), _numbers(row, "pvalue", num_layers)
+    drops: dict[Key, np.ndarray] = {}
+    for network in networks:
+        if network.treatment == "AnB" and network.key in distances:
+            drops.setdefault(network.key, np.full(num_layers - 1, math.nan))[network.n - 1] = -network.difference
+    found = []
+    for kind, split in sorted({(key.kind, key.split) for key in drops}, key=lambda name: (name[0] != "random", name)):
+        keys = [key for key in drops if (key.kind, key.split) == (kind, split)]
+        pvalues = np.array([distances[key][1] for key in keys])
+        found.append(
+            Beside(
+                kind,
+                split,
+                # A layer that is dead in one of the networks has no mean: it would be one of other networks.
+                np.mean([distances[key][0] for key in keys], axis=0),
+                np.mean([drops[key] for key in keys], axis=0),
+                (pvalues <= 1 - level).sum(axis=0),
+                np.isfinite(pvalues).sum(axis=0),
+            )
+        )
+    return found
+
+
+def predictions(found: Sequence[Beside], level: float = 0.95) -> list[Prediction]:
+    """What all splits together say, and the random ones alone; once where there is one kind only."""
+    sets = {TOGETHER: list(found), ALONE: [split for split in found if split.kind == "random"]}
+    if len(sets[ALONE]) == len(found):
+        del sets[TOGETHER]
+    return [_predicted(name, splits, level) for name, splits in sets.items() if splits]
+
+
+def _predicted(name: str, splits: Sequence[Beside], level: float) -> Prediction:
+    drop = np.array([split.drop for split in splits])
+    mmd2 = np.array([split.mmd2 for split in splits])[:, : drop.shape[1]]
+    one, trend = pooled(mmd2, drop, level), naive(mmd2, drop)
+    verdict = _verdict(one, 1 - level)
+    sentence = _sentence(name if len({split.kind for split in splits}) > 1 else splits[0].kind, one, trend, verdict)
+    return Prediction(name, within(mmd2, drop, level), one, trend, verdict, sentence)
+
+
+def _verdict(one: Correlation, alpha: float) -> str:
+    """A side is taken only where both the interval and the permutations allow it."""
+    if one.low is None or one.high is None or one.pvalue is None or one.pvalue > alpha:
+        return "open"
+    return "more" if one.low > 0 else "less" if one.high < 0 else "open"
+
+
+def _sentence(splits: str, one: Correlation, trend: float | None, verdict: str) -> str:
+    where = f"over {one.num_splits} {splits} split{'' if one.num_splits == 1 else 's'}"
+    if one.r is None:
+        said = f"Whether the MMD at layer n predicts what freezing n layers costs can't be said {where}: {one.reason}."
+    elif one.low is None:
+        said = f"Within layers, {where}, MMD² and the cost of freezing correlate with r = {_r(one.r)}; {one.reason}."
+    else:
+        numbers = f"r = {_r(one.r)} ({_r(one.low)} … {_r(one.high)}), permutation p = {one.pvalue:.2g}"
+        claim = {
+            "more": "splits whose halves are farther apart at layer n lose more from freezing n layers",
+            "less": "splits whose halves are farther apart at layer n lose less from freezing n layers",
+            "open": "the MMD² at layer n is not seen to predict what freezing n layers costs",
+        }[verdict]
+        said = f"Within layers, {where}, {claim}: {numbers}."
+    if trend is not None:
+        said += (
+            f" (All layers and splits together, without centring, give r = {_r(trend)}; that is no evidence, since both "
+            "change with depth in every split.)"
+        )
+    return said
+
+
+def _r(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.2f}".replace("-", "−")
+
+
+def _numbers(row: Mapping[str, Any], name: str, num_layers: int) -> np.ndarray:
+    given = row.get(name)
+    values = np.array([math.nan if value is None else value for value in given or [None] * num_layers], float)
+    if len(values) != num_layers:
+        raise ValueError(
+            f"{name} of {row['kind']} split {row['split']}, half {row['target']}, seed {row['seed']} has {len(values)} "
+            f"numbers; expected one for each of the {num_layers} layers"
+        )
+    return values

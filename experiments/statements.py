@@ -1,0 +1,250 @@
+"""What people read off the transferability figure, each as a contrast with an interval, a p-value and a sentence.
+
+A contrast is formed for every network from networks of the same split, half and seed, averaged within a split, and tested
+over splits. All contrasts of one kind of split are counted together by Holm's method.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from experiments.differences import BASE, LONG, Key, Network, split_means
+from mmd_jax.intervals import holm, t_interval
+
+# (treatment, n) -> the accuracy of each of its networks, of one kind of split.
+Accuracies = Mapping[tuple[str, int], Mapping[Key, float]]
+
+
+class Contrast(NamedTuple):
+    """A number that says whether a statement holds.
+
+    Attributes:
+      name: of the statement, as in the table.
+      subject: what is compared, in words, with what was averaged.
+      reference: what it is compared with; "" for a slope.
+      unit: "points", or "points a layer" for a slope.
+      values: one a network: a difference of accuracies, as a share.
+    """
+
+    name: str
+    subject: str
+    reference: str
+    unit: str
+    values: dict[Key, float]
+
+
+class Statement(NamedTuple):
+    """A contrast, tested.
+
+    Attributes:
+      kind: of the splits.
+      name: of the statement.
+      contrast: what was subtracted from what, and what was averaged.
+      unit: of the effect times 100: "points" or "points a layer".
+      effect: mean over splits, as a share.
+      low: lower end of Student's interval over splits.
+      high: upper end.
+      pvalue: two-sided, of an effect of 0.
+      adjusted: the same by Holm's method over all statements of the kind.
+      num_splits: independent units; degrees of freedom + 1.
+      by_split: the contrast in each split.
+      sentence: no stronger than the interval and the adjusted p-value.
+    """
+
+    kind: str
+    name: str
+    contrast: str
+    unit: str
+    effect: float
+    low: float
+    high: float
+    pvalue: float
+    adjusted: float
+    num_splits: int
+    by_split: list[float]
+    sentence: str
+
+
+def statements(networks: Sequence[Network], num_layers: int, level: float = 0.95) -> list[Statement]:
+    """Every statement that the networks allow to test, kind by kind; none for a kind with a single split.
+
+    Args:
+      networks: of all kinds.
+      num_layers: L.
+      level: coverage of the intervals; the tests are at 1 − level.
+
+    Returns:
+      In the order: kinds as they come, then the statements.
+    """
+    found = []
+    for kind in dict.fromkeys(network.key.kind for network in networks):
+        table = accuracies([network for network in networks if network.key.kind == kind])
+        units = [(contrast, list(split_means(contrast.values).values())) for contrast in contrasts(table, num_layers)]
+        units = [(contrast, means) for contrast, means in units if len(means) >= 2]
+        adjusted = holm([_pvalue(means) for _, means in units])
+        found += [_judged(kind, *unit, p, len(units), level) for unit, p in zip(units, adjusted.tolist(), strict=True)]
+    return found
+
+
+def accuracies(networks: Sequence[Network]) -> dict[tuple[str, int], dict[Key, float]]:
+    """The networks of one kind of split by treatment and n."""
+    table: dict[tuple[str, int], dict[Key, float]] = {}
+    for network in networks:
+        table.setdefault((network.treatment, network.n), {})[network.key] = network.accuracy
+    return table
+
+
+def contrasts(table: Accuracies, num_layers: int) -> list[Contrast]:
+    """The contrasts behind the statements, as far as the treatments and depths for them are there."""
+    dip, ends = _parts(table, num_layers)
+    deepest = max(_depths(table, "AnB"), default=0)
+    middle, others = f"mean over n = {_listed(dip)}", f"n = {_listed(ends)}"
+    made = [
+        Contrast(
+            "Co-adaptation dip", f"BnB ({middle})", "base", "points", _minus(table, ("BnB", dip), (BASE, dip))
+        ),
+        Contrast(
+            "Co-adaptation dip beside the ends",
+            f"BnB ({middle})",
+            f"BnB at the other depths ({others})",
+            "points",
+            _minus(table, ("BnB", dip), ("BnB", ends)),
+        ),
+        Contrast(
+            "AnB falls with n", f"AnB (slope over n = {_listed(_depths(table, 'AnB'))})", "", "points a layer", _slope(table)
+        ),
+        *(
+            Contrast(name, f"AnB at n = {deepest}", said, "points", _minus(table, ("AnB", [deepest]), (other, [deepest])))
+            for name, other, said in (
+                ("AnB at its deepest", BASE, "base"),
+                ("Specificity beyond co-adaptation", "BnB", f"BnB at n = {deepest}"),
+            )
+        ),
+        _over_depths(table, "AnB+ above base", "AnB+", BASE, "base"),
+        _over_depths(table, "AnB+ above longer training", "AnB+", LONG, "base trained as long as base plus transfer"),
+        _over_depths(table, "AnB+ above BnB+", "AnB+", "BnB+", "BnB+"),
+        _over_depths(table, "Learnt beat random filters", "AnB", "random", "random frozen filters"),
+    ]  # fmt: skip
+    return [contrast for contrast in made if contrast.values]
+
+
+def _parts(table: Accuracies, num_layers: int) -> tuple[list[int], list[int]]:
+    """The middle depths, 3 … L − 2 where there are so many layers, and the others."""
+    there = _depths(table, "BnB")
+    first = max(1, min(3, num_layers - 2))
+    middle = [n for n in there if first <= n <= num_layers - 2]
+    return middle, [n for n in there if n not in middle]
+
+
+def _depths(table: Accuracies, treatment: str) -> list[int]:
+    return sorted(n for name, n in table if name == treatment)
+
+
+def _over_depths(table: Accuracies, name: str, treatment: str, other: str, said: str) -> Contrast:
+    depths = _depths(table, treatment)
+    if other not in (BASE, LONG):
+        depths = [n for n in depths if (other, n) in table]
+    values = _minus(table, (treatment, depths), (other, depths))
+    return Contrast(name, f"{treatment} (mean over n = {_listed(depths)})", said, "points", values)
+
+
+def _minus(table: Accuracies, a: tuple[str, Sequence[int]], b: tuple[str, Sequence[int]]) -> dict[Key, float]:
+    """Mean accuracy of one treatment over depths less that of another, for every key that has all of them."""
+    left, right = _mean(table, *a), _mean(table, *b)
+    return {key: left[key] - right[key] for key in left if key in right}
+
+
+def _mean(table: Accuracies, treatment: str, depths: Sequence[int]) -> dict[Key, float]:
+    if not depths:
+        return {}
+    columns = [table.get((treatment, n), {}) for n in ([0] if treatment in (BASE, LONG) else depths)]
+    return {key: float(np.mean([column[key] for column in columns])) for key in _shared(columns)}
+
+
+def _slope(table: Accuracies) -> dict[Key, float]:
+    """Least-squares slope of AnB's accuracy over n. That of its difference to base is the same."""
+    depths = _depths(table, "AnB")
+    if len(depths) < 2:
+        return {}
+    columns = [table["AnB", n] for n in depths]
+    centred = np.array(depths, float) - np.mean(depths)
+    weights = centred / (centred**2).sum()
+    return {key: float(weights @ [column[key] for column in columns]) for key in _shared(columns)}
+
+
+def _shared(columns: Sequence[Mapping[Key, float]]) -> list[Key]:
+    return [key for key in columns[0] if all(key in column for column in columns)]
+
+
+def _pvalue(means: Sequence[float]) -> float:
+    """Student's two-sided p-value of a mean of 0; where all values are equal, 1 or 0."""
+    values = np.asarray(means)
+    # Differences of shares that are equal in exact arithmetic differ by some 1e-17.
+    if np.ptp(values) < 1e-12:
+        return 1.0 if abs(values.mean()) < 1e-12 else 0.0
+    t = values.mean() / (values.std(ddof=1) / math.sqrt(len(values)))
+    return float(2 * stats.t.sf(abs(t), len(values) - 1))
+
+
+def _judged(
+    kind: str, contrast: Contrast, means: list[float], adjusted: float, num_statements: int, level: float
+) -> Statement:
+    interval, pvalue = t_interval(means, level), _pvalue(means)
+    minus = f" − {contrast.reference}" if contrast.reference else ""
+    return Statement(
+        kind=kind,
+        name=contrast.name,
+        contrast=contrast.subject + minus,
+        unit=contrast.unit,
+        effect=interval.estimate,
+        low=interval.low,
+        high=interval.high,
+        pvalue=pvalue,
+        adjusted=adjusted,
+        num_splits=len(means),
+        by_split=means,
+        sentence=_sentence(contrast, interval[:3], pvalue, adjusted, num_statements, 1 - level),
+    )
+
+
+def _sentence(
+    contrast: Contrast, numbers: Sequence[float], pvalue: float, adjusted: float, num_statements: int, alpha: float
+) -> str:
+    """In plain words; it takes a side only where the adjusted p-value lets it."""
+    effect = numbers[0]
+    seen = f"{_points(numbers)} {contrast.unit}"
+    one = pvalue <= alpha < adjusted
+    alone = f", though by itself p = {pvalue:.2g}; {num_statements} statements were tested" if one else ""
+    if contrast.reference == "":
+        if adjusted <= alpha:
+            return f"{contrast.subject} {'falls' if effect < 0 else 'rises'} with n: {seen}."
+        return f"{contrast.subject} is not told apart from no change with n: {seen}{alone}."
+    if adjusted <= alpha:
+        return f"{contrast.subject} is {'above' if effect > 0 else 'below'} {contrast.reference}: {seen}."
+    return f"{contrast.subject} is not told apart from {contrast.reference}: {seen}{alone}."
+
+
+def _points(numbers: Sequence[float]) -> str:
+    """
+    >>> _points([0.008, 0.002, 0.014]), _points([-0.00061, -0.0009, -0.0003])
+    ('+0.8 (+0.2 … +1.4)', '−0.061 (−0.090 … −0.030)')
+    """
+    # As many decimals as it takes for the interval to show two digits; at least one.
+    width = 100 * (numbers[2] - numbers[1])
+    decimals = 1 if width == 0 else min(4, max(1, 1 - math.floor(math.log10(width))))
+    shown = [f"{100 * number:+.{decimals}f}".replace("-", "−") for number in numbers]
+    shown = [text.replace("+", "").replace("−", "") if float(text.replace("−", "-")) == 0 else text for text in shown]
+    return f"{shown[0]} ({shown[1]} … {shown[2]})"
+
+
+def _listed(depths: Sequence[int]) -> str:
+    """
+    >>> _listed([1, 2, 3]), _listed([1, 3, 7]), _listed([4])
+    ('1 … 3', '1, 3, 7', '4')
+    """
+    if len(depths) > 2 and list(depths) == list(range(depths[0], depths[-1] + 1)):
+        return f"{depths[0]} … {depths[-1]}"
+    return ", ".join(str(n) for n in depths)
