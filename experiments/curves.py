@@ -131,6 +131,8 @@ def _point(name: tuple[str, str, int], networks: Sequence[Network], level: float
     by_split = [split_means(column) for column in columns]
     splits = {split: (by_split[0][split], by_split[1][split], by_split[2][split]) for split in by_split[0]}
     accuracy, difference, relative = (estimate(column, level) for column in columns)
+    if name[1] == BASE:  # beside itself
+        difference, relative = (one._replace(low=None, high=None, over=None) for one in (difference, relative))
     return Point(*name, accuracy, difference, relative, splits, len(networks))
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.correlation import Correlation, naive, pooled, within
+from experiments.correlation import Correlation, naive, pooled, standardised, within
 from experiments.differences import Key, Network, key_of
 
 ALONE, TOGETHER = "random", "random and dissimilar"
@@ -40,6 +40,8 @@ class Prediction(NamedTuple):
       within: one correlation a layer 1 … L − 1.
       pooled: from all layers, each centred and scaled over splits.
       naive: of all layers and splits without centring, shown as a warning; none where it is not defined.
+      points: what `pooled` is the correlation of: (kind, split, n, MMD², drop) of each split and layer that went in, both
+        less their mean over splits and in units of their standard deviation over splits.
       verdict: "more" (a larger MMD² goes with a larger drop), "less", or "open".
       sentence: the same in words, no stronger than interval and p-value.
     """
@@ -48,6 +50,7 @@ class Prediction(NamedTuple):
     within: list[Correlation]
     pooled: Correlation
     naive: float | None
+    points: list[tuple[str, int, int, float, float]]
     verdict: str
     sentence: str
 
@@ -107,9 +110,17 @@ def _predicted(name: str, splits: Sequence[Beside], level: float) -> Prediction:
     drop = np.array([split.drop for split in splits])
     mmd2 = np.array([split.mmd2 for split in splits])[:, : drop.shape[1]]
     one, trend = pooled(mmd2, drop, level), naive(mmd2, drop)
+    columns = list(one.columns)
+    x, y = standardised(mmd2[:, columns]), standardised(drop[:, columns])
+    points = [
+        (split.kind, split.split, column + 1, float(x[i, k]), float(y[i, k]))
+        for i, split in enumerate(splits)
+        for k, column in enumerate(columns)
+    ]
     verdict = _verdict(one, 1 - level)
-    sentence = _sentence(name if len({split.kind for split in splits}) > 1 else splits[0].kind, one, trend, verdict)
-    return Prediction(name, within(mmd2, drop, level), one, trend, verdict, sentence)
+    where = name if len({split.kind for split in splits}) > 1 else splits[0].kind
+    sentence = _sentence(where, one, trend, verdict, 1 - level)
+    return Prediction(name, within(mmd2, drop, level), one, trend, points, verdict, sentence)
 
 
 def _verdict(one: Correlation, alpha: float) -> str:
@@ -119,7 +130,7 @@ def _verdict(one: Correlation, alpha: float) -> str:
     return "more" if one.low > 0 else "less" if one.high < 0 else "open"
 
 
-def _sentence(splits: str, one: Correlation, trend: float | None, verdict: str) -> str:
+def _sentence(splits: str, one: Correlation, trend: float | None, verdict: str, alpha: float) -> str:
     where = f"over {one.num_splits} {splits} split{'' if one.num_splits == 1 else 's'}"
     if one.r is None:
         said = f"Whether the MMD at layer n predicts what freezing n layers costs can't be said {where}: {one.reason}."
@@ -132,7 +143,9 @@ def _sentence(splits: str, one: Correlation, trend: float | None, verdict: str) 
             "less": "splits whose halves are farther apart at layer n lose less from freezing n layers",
             "open": "the MMD² at layer n is not seen to predict what freezing n layers costs",
         }[verdict]
-        said = f"Within layers, {where}, {claim}: {numbers}."
+        split_minds = verdict == "open" and ((one.pvalue or 0.0) <= alpha or one.low * (one.high or 0.0) > 0)
+        doubt = "; interval and permutation test do not agree, so no side is taken" if split_minds else ""
+        said = f"Within layers, {where}, {claim}: {numbers}{doubt}."
     if trend is not None:
         said += (
             f" (All layers and splits together, without centring, give r = {_r(trend)}; that is no evidence, since both "

@@ -16,6 +16,7 @@ from mmd_jax.intervals import holm, t_interval
 
 # (treatment, n) -> the accuracy of each of its networks, of one kind of split.
 Accuracies = Mapping[tuple[str, int], Mapping[Key, float]]
+Cell = tuple[str, Sequence[int]]  # a treatment at several n
 
 
 class Contrast(NamedTuple):
@@ -100,34 +101,28 @@ def accuracies(networks: Sequence[Network]) -> dict[tuple[str, int], dict[Key, f
 def contrasts(table: Accuracies, num_layers: int) -> list[Contrast]:
     """The contrasts behind the statements, as far as the treatments and depths for them are there."""
     dip, ends = _parts(table, num_layers)
-    deepest = max(_depths(table, "AnB"), default=0)
-    middle, others = f"mean over n = {_listed(dip)}", f"n = {_listed(ends)}"
+    all_n = _depths(table, "AnB")
+    deepest = max(all_n, default=0)
+    in_middle = f"BnB (mean over n = {_listed(dip)})"
+    at_ends = f"BnB at the other depths (n = {_listed(ends)})"
+    falling = f"Accuracy of AnB (slope over n = {_listed(all_n)})"
+    at_deepest = f"AnB at n = {deepest}"
+
+    def points(name: str, subject: str, reference: str, a: Cell, b: Cell) -> Contrast:
+        return Contrast(name, subject, reference, "points", _minus(table, a, b))
+
+    last = ("AnB", [deepest])
     made = [
-        Contrast(
-            "Co-adaptation dip", f"BnB ({middle})", "base", "points", _minus(table, ("BnB", dip), (BASE, dip))
-        ),
-        Contrast(
-            "Co-adaptation dip beside the ends",
-            f"BnB ({middle})",
-            f"BnB at the other depths ({others})",
-            "points",
-            _minus(table, ("BnB", dip), ("BnB", ends)),
-        ),
-        Contrast(
-            "AnB falls with n", f"AnB (slope over n = {_listed(_depths(table, 'AnB'))})", "", "points a layer", _slope(table)
-        ),
-        *(
-            Contrast(name, f"AnB at n = {deepest}", said, "points", _minus(table, ("AnB", [deepest]), (other, [deepest])))
-            for name, other, said in (
-                ("AnB at its deepest", BASE, "base"),
-                ("Specificity beyond co-adaptation", "BnB", f"BnB at n = {deepest}"),
-            )
-        ),
+        points("Co-adaptation dip", in_middle, "base", ("BnB", dip), (BASE, dip)),
+        points("Co-adaptation dip beside the ends", in_middle, at_ends, ("BnB", dip), ("BnB", ends)),
+        Contrast("AnB falls with n", falling, "", "points a layer", _slope(table)),
+        points("AnB below base at its deepest", at_deepest, "base", last, (BASE, [deepest])),
+        points("Specificity beyond co-adaptation", at_deepest, f"BnB at n = {deepest}", last, ("BnB", [deepest])),
         _over_depths(table, "AnB+ above base", "AnB+", BASE, "base"),
         _over_depths(table, "AnB+ above longer training", "AnB+", LONG, "base trained as long as base plus transfer"),
         _over_depths(table, "AnB+ above BnB+", "AnB+", "BnB+", "BnB+"),
         _over_depths(table, "Learnt beat random filters", "AnB", "random", "random frozen filters"),
-    ]  # fmt: skip
+    ]
     return [contrast for contrast in made if contrast.values]
 
 
@@ -151,7 +146,7 @@ def _over_depths(table: Accuracies, name: str, treatment: str, other: str, said:
     return Contrast(name, f"{treatment} (mean over n = {_listed(depths)})", said, "points", values)
 
 
-def _minus(table: Accuracies, a: tuple[str, Sequence[int]], b: tuple[str, Sequence[int]]) -> dict[Key, float]:
+def _minus(table: Accuracies, a: Cell, b: Cell) -> dict[Key, float]:
     """Mean accuracy of one treatment over depths less that of another, for every key that has all of them."""
     left, right = _mean(table, *a), _mean(table, *b)
     return {key: left[key] - right[key] for key in left if key in right}
@@ -215,7 +210,7 @@ def _sentence(
 ) -> str:
     """In plain words; it takes a side only where the adjusted p-value lets it."""
     effect = numbers[0]
-    seen = f"{_points(numbers)} {contrast.unit}"
+    seen = _points(numbers, contrast.unit)
     one = pvalue <= alpha < adjusted
     alone = f", though by itself p = {pvalue:.2g}; {num_statements} statements were tested" if one else ""
     if contrast.reference == "":
@@ -227,17 +222,21 @@ def _sentence(
     return f"{contrast.subject} is not told apart from {contrast.reference}: {seen}{alone}."
 
 
-def _points(numbers: Sequence[float]) -> str:
+def _points(numbers: Sequence[float], unit: str) -> str:
     """
-    >>> _points([0.008, 0.002, 0.014]), _points([-0.00061, -0.0009, -0.0003])
-    ('+0.8 (+0.2 … +1.4)', '−0.061 (−0.090 … −0.030)')
+    >>> _points([0.008, 0.002, 0.014], "points"), _points([-0.00061, -0.0009, -0.0003], "points")
+    ('+0.8 points (+0.2 … +1.4)', '−0.06 points (−0.09 … −0.03)')
     """
-    # As many decimals as it takes for the interval to show two digits; at least one.
+    # As many decimals as it takes for the width of the interval to show; at least one.
     width = 100 * (numbers[2] - numbers[1])
-    decimals = 1 if width == 0 else min(4, max(1, 1 - math.floor(math.log10(width))))
-    shown = [f"{100 * number:+.{decimals}f}".replace("-", "−") for number in numbers]
-    shown = [text.replace("+", "").replace("−", "") if float(text.replace("−", "-")) == 0 else text for text in shown]
-    return f"{shown[0]} ({shown[1]} … {shown[2]})"
+    decimals = 1 if width == 0 else min(4, max(1, -math.floor(math.log10(width))))
+    estimate, low, high = (_signed(100 * number, decimals) for number in numbers)
+    return f"{estimate} {unit} ({low} … {high})"
+
+
+def _signed(value: float, decimals: int) -> str:
+    text = f"{value:+.{decimals}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "−")
 
 
 def _listed(depths: Sequence[int]) -> str:
