@@ -9,8 +9,6 @@ import numpy as np
 from experiments.correlation import Correlation, naive, pooled, standardised, within
 from experiments.differences import Key, Network, key_of
 
-ALONE, TOGETHER = "random", "random and dissimilar"
-
 
 class Beside(NamedTuple):
     """Distance and cost of one split: means over directions and seeds.
@@ -36,7 +34,7 @@ class Prediction(NamedTuple):
     """What a set of splits says.
 
     Attributes:
-      splits: "random", or "random and dissimilar".
+      splits: their kinds: "random and dissimilar", "random", or "dissimilar".
       within: one correlation a layer 1 … L − 1.
       pooled: from all layers, each centred and scaled over splits.
       naive: of all layers and splits without centring, shown as a warning; none where it is not defined.
@@ -100,10 +98,11 @@ def beside(
 
 def predictions(found: Sequence[Beside], level: float = 0.95) -> list[Prediction]:
     """What all splits together say, and the random ones alone; once where there is one kind only."""
-    sets = {TOGETHER: list(found), ALONE: [split for split in found if split.kind == "random"]}
-    if len(sets[ALONE]) == len(found):
-        del sets[TOGETHER]
-    return [_predicted(name, splits, level) for name, splits in sets.items() if splits]
+    kinds = list(dict.fromkeys(split.kind for split in found))
+    sets = {" and ".join(kinds): list(found)} if found else {}
+    if "random" in kinds:
+        sets["random"] = [split for split in found if split.kind == "random"]
+    return [_predicted(name, splits, level) for name, splits in sets.items()]
 
 
 def _predicted(name: str, splits: Sequence[Beside], level: float) -> Prediction:
@@ -118,8 +117,7 @@ def _predicted(name: str, splits: Sequence[Beside], level: float) -> Prediction:
         for k, column in enumerate(columns)
     ]
     verdict = _verdict(one, 1 - level)
-    where = name if len({split.kind for split in splits}) > 1 else splits[0].kind
-    sentence = _sentence(where, one, trend, verdict, 1 - level)
+    sentence = _sentence(name, one, trend, verdict, 1 - level)
     return Prediction(name, within(mmd2, drop, level), one, trend, points, verdict, sentence)
 
 
@@ -148,8 +146,8 @@ def _sentence(splits: str, one: Correlation, trend: float | None, verdict: str, 
         said = f"Within layers, {where}, {claim}: {numbers}{doubt}."
     if trend is not None:
         said += (
-            f" (All layers and splits together, without centring, give r = {_r(trend)}; that is no evidence, since both "
-            "change with depth in every split.)"
+            f" (All layers and splits together, without centring, give r = {_r(trend)}; a trend of both with depth is "
+            "enough for that, so it is no evidence.)"
         )
     return said
 

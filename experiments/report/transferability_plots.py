@@ -45,7 +45,7 @@ PLAIN = FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−"))
 
 def figures(study: Study) -> dict[str, bytes]:
     """Every figure that the study has the data for, by file name; the same study gives the same bytes."""
-    drawn = {name_of(kind): figure2(study, kind) for kind in kinds(study)}
+    drawn: dict[str, Figure | None] = {name_of(kind): figure2(study, kind) for kind in kinds(study)}
     drawn["distance"] = distance(study)
     files = {}
     with warnings.catch_warnings(), matplotlib.style.context(["default", MATPLOTLIB]):
@@ -281,6 +281,7 @@ def distance(study: Study) -> Figure | None:
     layers = study["header"]["layers"]
     with matplotlib.style.context(["default", MATPLOTLIB]):
         figure = Figure(figsize=(WIDTH, 4.1), layout="constrained")
+        figure.get_layout_engine().set(h_pad=0.08)  # type: ignore[union-attr,call-arg]
         left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1, 1.1))
         for axes, name, title in (
             (left, "mmd2", "MMD² between the halves"),
