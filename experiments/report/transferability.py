@@ -106,9 +106,8 @@ def render(study: Study, pictures: Mapping[str, bytes]) -> bytes:
 def question(study: Study) -> str:
     """What the study was made to find out."""
     return (
-        f"How transferable are the features of a network of {len(study['header']['layers'])} layers on "
-        f"{study['header']['title']}: what does it cost, or gain, to take its first n layers from the other half of the "
-        "classes?"
+        f"{study['header']['title']} What does it cost, or gain, to take the first n of a network's "
+        f"{len(study['header']['layers'])} layers from the other half of the classes?"
     )
 
 

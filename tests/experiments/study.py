@@ -45,13 +45,13 @@ def header(
     ]
     return {
         "name": "figure2_planted",
-        "title": "Planted digits",
+        "title": "How transferable are the features of planted <digits>?",
         "layers": list(layers),
         "treatments": list(treatments),
         "splits": {"random": random, "dissimilar": dissimilar},
         "seeds": seeds,
         "halves": halves,
-        "settings": {"width": 16, "epochs": 20, "optimizer": "sgd", "source": "digits"},
+        "settings": {"width": 16, "other": None, "augment": False, "train": {"epochs": 20, "rates": [0.1, 0.01]}},
         "seconds": 612.3,
     }
 
