@@ -1,4 +1,4 @@
-"""(cells, run_one, directory) → rows: the only resumable grid, with progress and time left.
+"""(cells, how to run them, directory) → rows: the only resumable grid, with progress and time left.
 
 Each finished cell is one line of `cells.jsonl`, appended in one write. A run that is killed at any moment loses the cell
 in flight, and the same command goes on from there. What defines a cell is hashed and kept with its row, so a row is used
@@ -9,7 +9,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,19 +47,35 @@ def run_cells(
     label: str,
     workers: int = 1,
 ) -> list[dict[str, Any]]:
+    """`run_batches` one cell at a time: `run_one` takes a cell and gives its numbers."""
+    return run_batches(cells, lambda batch: [run_one(cell) for cell in batch], directory, label=label, workers=workers)
+
+
+def run_batches(
+    cells: Sequence[Cell],
+    run_batch: Callable[[Sequence[Cell]], Sequence[Mapping[str, Any]]],
+    directory: Path,
+    *,
+    label: str,
+    workers: int = 1,
+    size: int = 1,
+    alike: Callable[[Cell], Hashable] = lambda cell: None,
+) -> list[dict[str, Any]]:
     """Runs the cells that `directory` has no row of yet, in their order.
 
     Args:
       cells: the grid, or the part of it that is asked for.
-      run_one: a cell → its numbers, which JSON can hold. What it raises ends the run; finished cells stay.
+      run_batch: cells → the numbers of each, which JSON can hold. What it raises ends the run; finished cells stay.
       directory: the work directory, made here; it belongs to the grid called `label`, and to one process at a time.
       label: of the grid, which its line of progress begins with.
-      workers: threads that run cells side by side; it pays where a cell is mostly compiling, or small arrays. An
-        interrupt then waits for the cells in flight.
+      workers: threads that run batches side by side; it pays where a cell is mostly compiling, or small arrays. An
+        interrupt then waits for the batches in flight.
+      size: cells a batch, at most; a kill loses the batch in flight.
+      alike: what the cells of one batch must agree in.
 
     Returns:
-      One row a cell, in the order of `cells`: "cell", the settings, the numbers, and "seconds"; or "cell", the settings,
-      and "skipped" with the reason.
+      One row a cell, in the order of `cells`: "cell", the settings, the numbers, and "seconds" (a batch's, shared out
+      evenly); or "cell", the settings, and "skipped" with the reason.
 
     Raises:
       ValueError: two cells of one name, or a directory that holds something else (see `workdir.open_workdir`).
@@ -71,37 +87,48 @@ def run_cells(
     rows = {row["cell"]: row for row in finished(cells, directory)}
     missing = [cell for cell in cells if cell.name not in rows]
     total = sum(cell.cost for cell in missing) or 1.0
-    show, done = progress(label, 100), 0.0
+    show, done, number = progress(label, 100), 0.0, 0
     lock, stop = threading.Lock(), threading.Event()
 
-    def run(cell: Cell) -> dict[str, Any] | None:
+    def run(batch: Sequence[Cell]) -> list[dict[str, Any]]:
         if stop.is_set():
-            return None  # not an error, which might be seen before the one that stopped the run
+            return []  # not an error, which might be seen before the one that stopped the run
         try:
-            row = _run(cell, run_one)
-            if "skipped" not in row:
-                with lock:
-                    workdir.append_metrics(directory / FILE, {**row, "fingerprint": fingerprint(cell)})
+            found = _run(batch, run_batch)
+            with lock:
+                for cell, row in zip(batch, found, strict=True):
+                    if "skipped" not in row:
+                        workdir.append_metrics(directory / FILE, {**row, "fingerprint": fingerprint(cell)})
         except BaseException:
             stop.set()
             raise
-        return row
+        return found
 
     pool = ThreadPoolExecutor(workers)
     try:
-        futures = {pool.submit(run, cell): cell for cell in missing}
-        for number, future in enumerate(as_completed(futures), start=1):
-            cell = futures[future]
-            row = future.result()
-            if row is None:
-                continue
-            rows[cell.name] = row
-            done += cell.cost
-            show(round(100 * done / total, 1), f"{number} of {len(missing)} cells; last: {cell.name}")
+        futures = {pool.submit(run, batch): batch for batch in batches(missing, size, alike)}
+        for future in as_completed(futures):
+            for cell, row in zip(futures[future], future.result()):
+                rows[cell.name] = row
+                done, number = done + cell.cost, number + 1
+                show(round(100 * done / total, 1), f"{number} of {len(missing)} cells; last: {cell.name}")
     finally:
         pool.shutdown(cancel_futures=True)
         show(100, None)
     return [rows[name] for name in names]
+
+
+def batches(cells: Sequence[Cell], size: int, alike: Callable[[Cell], Hashable]) -> list[list[Cell]]:
+    """The cells in batches of at most `size` that agree in `alike`, in the order of each batch's first cell."""
+    found: list[list[Cell]] = []
+    filling: dict[Hashable, list[Cell]] = {}
+    for cell in cells:
+        batch = filling.get(kind := alike(cell))
+        if batch is None or len(batch) == size:
+            batch = filling[kind] = []
+            found.append(batch)
+        batch.append(cell)
+    return found
 
 
 def finished(cells: Iterable[Cell], directory: Path) -> list[dict[str, Any]]:
@@ -135,12 +162,15 @@ def select(cells: Sequence[Cell], pattern: str) -> list[Cell]:
     return chosen
 
 
-def _run(cell: Cell, run_one: Callable[[Cell], Mapping[str, Any]]) -> dict[str, Any]:
+def _run(batch: Sequence[Cell], run_batch: Callable[..., Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
     start = time.perf_counter()
-    row = {"cell": cell.name, **cell.settings}
+    rows = [{"cell": cell.name, **cell.settings} for cell in batch]
     try:
-        row |= run_one(cell)
-        row["seconds"] = round(time.perf_counter() - start, 3)
+        for row, numbers in zip(rows, run_batch(batch), strict=True):
+            row |= numbers
+        for row in rows:
+            row["seconds"] = round((time.perf_counter() - start) / len(batch), 3)
     except SkipError as reason:
-        row["skipped"] = str(reason)
-    return workdir.plain(row)  # as it will be read: tuples are lists
+        for row in rows:
+            row["skipped"] = str(reason)
+    return workdir.plain(rows)  # as they will be read: tuples are lists

@@ -10,13 +10,14 @@ import difflib
 import math
 import runpy
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import tyro
 
+Settings = TypeVar("Settings")
 
 @dataclass(frozen=True)
 class Data:
@@ -155,16 +156,23 @@ class Config:
 
 
 def load(argv: Sequence[str]) -> tuple[Config, Path]:
+    """`load_as` for the main job."""
+    return load_as(Config, check, argv)
+
+
+def load_as(kind: type[Settings], check: Callable[[Settings], None], argv: Sequence[str]) -> tuple[Settings, Path]:
     """Reads `--config FILE [--workdir DIR] [--field.sub value ...]`.
 
     Args:
+      kind: the dataclass that the file's `config` is one of; it has a `name`, and a default for every field.
+      check: refuses values that can't be meant, by a ValueError.
       argv: the arguments after the program's name.
 
     Returns:
       The checked settings, and the work directory (default: runs/NAME).
 
     Raises:
-      ValueError: if the file defines no Config, a field is misspelt (with the nearest names), or a value is of another
+      ValueError: if the file defines no such config, a field is misspelt (with the nearest names), or a value is of another
         type or out of its range.
       FileNotFoundError: if there is no such file.
       SystemExit: on a value that can't be read, or --help.
@@ -175,10 +183,10 @@ def load(argv: Sequence[str]) -> tuple[Config, Path]:
     known, changes = parser.parse_known_args(argv)
     if known.config is None and not {"-h", "--help"} & set(changes):
         raise ValueError("--config is missing; name a file, for example --config configs/quickstart.py")
-    default = read(known.config) if known.config else Config()
-    check_flags(changes, Config)
+    default = read(known.config, kind) if known.config else kind()
+    check_flags(changes, kind)
     config = tyro.cli(
-        Config,
+        kind,
         args=changes,
         default=default,
         prog="--config FILE [--workdir DIR]",
@@ -186,10 +194,10 @@ def load(argv: Sequence[str]) -> tuple[Config, Path]:
         config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
     )
     check(config)
-    return config, known.workdir or Path("runs") / config.name
+    return config, known.workdir or Path("runs") / getattr(config, "name")  # noqa: B009 (mypy: any dataclass)
 
 
-def read(path: Path) -> Config:
+def read(path: Path, kind: type[Settings]) -> Settings:
     """The `config` that a Python file defines. The file is the user's own code and is run."""
     if not path.is_file():
         there = ", ".join(sorted(str(p) for p in path.parent.glob("*.py"))) or "no .py file"
@@ -198,12 +206,14 @@ def read(path: Path) -> Config:
         config = runpy.run_path(str(path)).get("config")
     except Exception as error:  # the user's code raises what it likes; a misspelt field is a TypeError
         raise ValueError(f"the config {path} can't be run: {type(error).__name__}: {error}") from error
-    if not isinstance(config, Config):
-        raise ValueError(f"{path} must define config = Config(...), but config is {type(config).__name__}")
-    for name, value, kind in _fields(Config, config):
-        if not _fits(value, kind):
-            expected = str(kind).removeprefix("typing.") if get_args(kind) else kind.__name__
-            raise ValueError(f"{path}: {name} = {value!r}; expected {expected}")
+    if not isinstance(config, kind):
+        found = f"config is {type(config).__name__}"
+        other = "; another script reads it" if is_dataclass(config) else ""
+        raise ValueError(f"{path} must define config = {kind.__name__}(...), but {found}{other}")
+    for name, value, expected in _fields(kind, config):
+        if not _fits(value, expected):
+            said = str(expected).removeprefix("typing.") if get_args(expected) else expected.__name__
+            raise ValueError(f"{path}: {name} = {value!r}; expected {said}")
     return config
 
 

@@ -6,7 +6,7 @@ bit for bit as if it had never left, because a step always runs in the same comp
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +19,18 @@ from mmd_jax.models.layered import Network
 from mmd_jax.transfer.freezing import check_frozen, frozen_hashes, stage_labels, staged_optimizer
 from mmd_jax.transfer.inference import Watch, validate
 from mmd_jax.transfer.prefix import num_prefix, prefix_rows
-from mmd_jax.transfer.train import TrainState, classification_loss, init_state, train_step
+from mmd_jax.transfer.train import (
+    TrainState,
+    at_rate,
+    classification_loss,
+    init_state,
+    rate_of,
+    train_step,
+)
 from mmd_jax.types import Plan, Rows, Stage, Tree, Variables
 
 OPTIMIZERS = ("adamw", "sgd")
+SCHEDULES = ("constant", "cosine")
 MAX_CHUNK = 256  # Steps between two validations: one epoch, or this many where an epoch is longer.
 
 
@@ -35,8 +43,10 @@ class Recipe(NamedTuple):
       optimizer: "adamw" or "sgd" (momentum 0.9).
       weight_decay: of trained leaves only, decoupled.
       clip_norm: global norm at which gradients are clipped; 0 for not at all.
-      patience: epochs without a lower validation loss after which the stage ends.
+      patience: epochs without a lower validation loss after which the stage ends; without validation rows it never does.
       precision: "float32" or "bfloat16".
+      schedule: of the learning rate over the epochs: "constant", or "cosine", which falls to 0 at the last.
+      warmup_epochs: epochs in which the learning rate first rises from 0, before the schedule begins.
     """
 
     epochs: int = 30
@@ -46,6 +56,8 @@ class Recipe(NamedTuple):
     clip_norm: float = 1.0
     patience: int = 5
     precision: str = "float32"
+    schedule: str = "constant"
+    warmup_epochs: float = 0.0
 
 
 class FitState(NamedTuple):
@@ -53,8 +65,9 @@ class FitState(NamedTuple):
 
     Attributes:
       train: after the last step.
-      best: the variables with the lowest validation loss so far, those before the first step among them.
-      best_loss: their validation loss, nats a row. Shape [].
+      best: the variables with the lowest validation loss so far, those before the first step among them; without validation
+        rows, those after the last step.
+      best_loss: their validation loss, nats a row; infinite without validation rows. Shape [].
       best_step: the step at which they stood. Shape [], int32.
     """
 
@@ -72,7 +85,7 @@ class Prepared(NamedTuple):
       variables: those it starts from, with fresh weights in its re-initialised layers.
       frozen: {path: sha256} of what it must not change.
       start: the layer whose inputs the rows are: 0, or the first after a cached prefix.
-      train, valid: the rows.
+      train, valid: the rows; none to validate on where the last state is wanted, whatever its loss.
       order_key, step_key: of the order of the data, and of whatever is random in a step.
     """
 
@@ -81,7 +94,7 @@ class Prepared(NamedTuple):
     frozen: dict[str, str]
     start: int
     train: Rows
-    valid: Rows
+    valid: Rows | None
     order_key: Array
     step_key: Array
 
@@ -151,7 +164,7 @@ def prepare(
     variables: Variables,
     stage: Stage,
     train: Rows,
-    valid: Rows,
+    valid: Rows | None,
     *,
     recipe: Recipe,
     watch: Watch = iter,
@@ -164,7 +177,7 @@ def prepare(
       network: the network.
       variables: trained so far; of re-initialised layers only the names are looked at.
       stage: the stage; where it is cached, the rows pass through its frozen prefix here.
-      train, valid: the network's own inputs.
+      train, valid: the network's own inputs; `valid` none: the fit has a fixed length, and its last state is kept.
       recipe: for its precision.
       watch: as in `inference.in_batches`, for the progress of caching.
     """
@@ -177,7 +190,7 @@ def prepare(
     start = num_prefix(network, stage) if stage.cached else 0
     if start:
         train, valid = (
-            prefix_rows(network, variables, stage, rows, precision=recipe.precision, watch=watch)
+            None if rows is None else prefix_rows(network, variables, stage, rows, precision=recipe.precision, watch=watch)
             for rows in (train, valid)
         )
     return Prepared(stage, variables, frozen_hashes(variables, stage), start, train, valid, order_key, step_key)
@@ -188,6 +201,8 @@ def begin_fit(network: Network, prepared: Prepared, *, learning_rate: float, rec
     variables = prepared.variables
     optimizer = _optimizer(stage_labels(variables["params"], prepared.stage), recipe)
     train = init_state(variables, optimizer, learning_rate=learning_rate)
+    if prepared.valid is None:
+        return FitState(train, variables, jnp.float32(np.inf), jnp.int32(0))
     loss, _ = validate(network, variables, prepared.valid, start=prepared.start, precision=recipe.precision)
     # Nothing is smaller than NaN: weights that start without a finite loss must lose to any that have one.
     return FitState(train, variables, jnp.float32(loss if np.isfinite(loss) else np.inf), jnp.int32(0))
@@ -210,29 +225,43 @@ def fit(
     Raises:
       NonFiniteLossError: when a loss becomes NaN or infinite.
     """
-    train, start = prepared.train, prepared.start
-    total, chunk, patience = schedule(len(train.y), recipe)
+    train, valid, start = prepared.train, prepared.valid, prepared.start
+    total, chunk, patience = schedule(len(train.y), recipe, validated=valid is not None)
     step, best_step = int(state.train.step), int(state.best_step)
-    # What a compiled chunk does not depend on is taken out of what it is compiled for.
-    stage = Stage(prepared.stage.frozen, prepared.stage.trained)
-    static = {"network": network, "stage": stage, "recipe": recipe._replace(epochs=0, patience=0), "start": start}
+    static = compiled_for(network, prepared, recipe)
     while step < total and step - best_step < patience:
         rows = data_order(prepared.order_key, len(train.y), step, chunk, min(recipe.batch_size, len(train.y)))
-        trained, metrics = run_chunk(state.train, train.x[rows], train.y[rows], prepared.step_key, **static)
+        rates = rate_factors(recipe, step, chunk, total)
+        trained, metrics = run_chunk(state.train, train.x[rows], train.y[rows], rates, prepared.step_key, **static)
         metrics = {name: float(value) for name, value in metrics.items()}
         step += chunk
-        loss, accuracy = validate(network, trained.variables, prepared.valid, start=start, precision=recipe.precision)
+        loss = 0.0
+        if valid is not None:
+            loss, accuracy = validate(network, trained.variables, valid, start=start, precision=recipe.precision)
+            metrics |= {"valid_loss": loss, "valid_accuracy": accuracy}
         if not np.isfinite(metrics["loss"] + loss):
             raise NonFiniteLossError(
-                f"the loss became {metrics['loss']} (validation {loss}) between steps {step - chunk} and {step} at learning "
-                f"rate {float(trained.opt_state.hyperparams['learning_rate']):g}; lower the learning rate, or clip gradients"
+                f"the loss became {metrics['loss']}{'' if valid is None else f' (validation {loss})'} between steps "
+                f"{step - chunk} and {step} at learning rate {float(rate_of(trained)):g}; "
+                "lower the learning rate, or clip gradients"
             )
-        if loss < float(state.best_loss):
+        if valid is None:
+            best_step = step
+            state = FitState(trained, trained.variables, state.best_loss, jnp.int32(step))
+        elif loss < float(state.best_loss):
             best_step = step
             state = FitState(trained, trained.variables, jnp.float32(loss), jnp.int32(step))
         else:
             state = state._replace(train=trained)
-        yield state, {"step": step, **metrics, "valid_loss": loss, "valid_accuracy": accuracy}
+        yield state, {"step": step, **metrics}
+
+
+def compiled_for(network: Network, prepared: Prepared, recipe: Recipe) -> dict[str, Any]:
+    """What a chunk is compiled for, as the static arguments of `run_chunk`; fits that agree in it share one program."""
+    # What a compiled chunk does not depend on is taken out.
+    stage = Stage(prepared.stage.frozen, prepared.stage.trained)
+    recipe = recipe._replace(epochs=0, patience=0, schedule="", warmup_epochs=0.0)
+    return {"network": network, "stage": stage, "recipe": recipe, "start": prepared.start}
 
 
 def check_rows(network: Network, *parts: Rows) -> None:
@@ -265,14 +294,51 @@ def check_recipe(recipe: Recipe) -> None:
         raise ValueError(f"unknown precision {recipe.precision!r}; there are float32, bfloat16")
     if recipe.optimizer not in OPTIMIZERS:
         raise ValueError(f"unknown optimizer {recipe.optimizer!r}; there are {', '.join(OPTIMIZERS)}")
+    if recipe.schedule not in SCHEDULES:
+        raise ValueError(f"unknown schedule {recipe.schedule!r}; there are {', '.join(SCHEDULES)}")
+    if not 0 <= recipe.warmup_epochs <= recipe.epochs:
+        raise ValueError(f"warmup_epochs = {recipe.warmup_epochs}; expected 0 … {recipe.epochs}, the epochs in all")
 
 
-def schedule(num_rows: int, recipe: Recipe) -> tuple[int, int, int]:
-    """(steps in all, steps a chunk, steps of patience); whole chunks, so that every chunk has one compiled form."""
+def schedule(num_rows: int, recipe: Recipe, *, validated: bool = True) -> tuple[int, int, int]:
+    """(steps in all, steps a chunk, steps of patience); whole chunks, so that every chunk has one compiled form.
+
+    A chunk is an epoch, or a part of it; where nothing is validated in between, as many epochs as `MAX_CHUNK` steps hold.
+    """
     epoch = -(-num_rows // min(recipe.batch_size, num_rows))
     chunks_an_epoch = -(-epoch // MAX_CHUNK)
     chunk = -(-epoch // chunks_an_epoch)
+    if not validated and chunks_an_epoch == 1:
+        most = max(1, min(MAX_CHUNK // chunk, recipe.epochs))
+        chunk *= next(count for count in range(most, 0, -1) if recipe.epochs % count == 0)
+        return recipe.epochs * epoch, chunk, recipe.epochs * epoch
     return recipe.epochs * chunks_an_epoch * chunk, chunk, recipe.patience * chunks_an_epoch * chunk
+
+
+def rate_factors(recipe: Recipe, step: int, num_steps: int, total: int) -> np.ndarray:
+    """What the learning rate is multiplied by in the next steps, [num_steps] float32.
+
+        (t + 1) / w in the w steps of the warm-up; then 1, or cosine: (1 + cos(π (t − w) / (T − w))) / 2
+
+    Args:
+      recipe: its schedule and warm-up.
+      step: t of the first of them.
+      num_steps: how many.
+      total: T, the steps of the stage in all.
+
+    Example:
+      >>> rate_factors(Recipe(epochs=4, schedule="cosine"), 0, 4, 4).round(2).tolist()
+      [1.0, 0.8500000238418579, 0.5, 0.15000000596046448]
+
+    Reference: Loshchilov and Hutter, SGDR: Stochastic gradient descent with warm restarts, ICLR 2017.
+    """
+    steps = np.arange(step, step + num_steps, dtype=np.float64)
+    warmup = total * recipe.warmup_epochs / max(recipe.epochs, 1)
+    share = np.clip((steps - warmup) / max(total - warmup, 1), 0, 1)
+    factors = (1 + np.cos(np.pi * share)) / 2 if recipe.schedule == "cosine" else np.ones(num_steps)
+    rising = steps < warmup
+    factors[rising] = (steps[rising] + 1) / max(warmup, 1)
+    return np.minimum(factors, 1).astype(np.float32)
 
 
 def data_order(key: Array, num_rows: int, step: int, num_steps: int, batch_size: int) -> np.ndarray:
@@ -295,6 +361,7 @@ def run_chunk(
     state: TrainState,
     x: Array,
     y: Array,
+    factors: Array,
     key: Array,
     *,
     network: Network,
@@ -302,9 +369,24 @@ def run_chunk(
     recipe: Recipe,
     start: int = 0,
 ) -> tuple[TrainState, dict[str, Array]]:
-    """`train_step` over the leading axis of x [steps, batch, ...] and y [steps, batch]; metrics are means over the steps."""
+    """`train_step` over the leading axis of x [steps, batch, ...] and y [steps, batch]; metrics are means over the steps.
+
+    Args:
+      state: the state so far; the learning rate in it is the schedule's highest, and stays.
+      x, y: the batches.
+      factors: of `rate_factors`, [steps].
+      key: of the stage.
+      network, stage, recipe, start: of `compiled_for`.
+    """
     step = make_step(network, stage, recipe, state.variables["params"], start=start)
-    state, metrics = jax.lax.scan(lambda state, batch: step(state, batch, key), state, (x, y))
+    rate = rate_of(state)
+
+    def one(state: TrainState, batch: tuple[Array, Array, Array]) -> tuple[TrainState, dict[str, Array]]:
+        x, y, factor = batch
+        state, metrics = step(at_rate(state, factor * rate), (x, y), key)
+        return at_rate(state, rate), metrics
+
+    state, metrics = jax.lax.scan(one, state, (x, y, factors))
     return state, jax.tree.map(lambda values: values.mean(), metrics)
 
 

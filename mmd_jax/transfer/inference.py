@@ -65,13 +65,13 @@ def in_batches(apply: Callable[..., Tree], x: np.ndarray, batch_size: int = 512,
     Args:
       apply: [batch, ...] -> pytree of [batch, ...].
       x: [n, ...], n > 0.
-      batch_size: rows a call, or all of them where there are fewer.
+      batch_size: rows a call; where there are fewer, the next power of two, so that few sizes are compiled.
       watch: wraps the sequence of batches that are iterated over, for progress.
 
     Returns:
       The pytree of numpy arrays [n, ...].
     """
-    batch_size = min(batch_size, len(x))
+    batch_size = min(batch_size, 1 << (len(x) - 1).bit_length())
     outputs = []
     for first in watch(range(0, len(x), batch_size)):
         batch = x[first : first + batch_size]

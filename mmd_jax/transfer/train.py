@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
+from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
 from mmd_jax.models.layered import Network
@@ -30,10 +31,19 @@ class TrainState(NamedTuple):
 
 def init_state(variables: Variables, optimizer: optax.GradientTransformation, *, learning_rate: float) -> TrainState:
     """A TrainState at step 0, with this learning rate in an optimizer of `staged_optimizer`."""
-    opt_state = optimizer.init(variables["params"])
-    rate = jnp.asarray(learning_rate, opt_state.hyperparams["learning_rate"].dtype)
-    opt_state = opt_state._replace(hyperparams={**opt_state.hyperparams, "learning_rate": rate})
-    return TrainState(jnp.zeros((), jnp.int32), variables, opt_state)
+    return at_rate(TrainState(jnp.zeros((), jnp.int32), variables, optimizer.init(variables["params"])), learning_rate)
+
+
+def rate_of(state: TrainState) -> Array:
+    """The learning rate in the state of an optimizer of `staged_optimizer`. Shape []."""
+    return state.opt_state.hyperparams["learning_rate"]
+
+
+def at_rate(state: TrainState, rate: ArrayLike) -> TrainState:
+    """The state with another learning rate."""
+    rate = jnp.asarray(rate, rate_of(state).dtype)
+    hyperparams = {**state.opt_state.hyperparams, "learning_rate": rate}
+    return state._replace(opt_state=state.opt_state._replace(hyperparams=hyperparams))
 
 
 def train_step(
