@@ -18,7 +18,8 @@ from experiments.report.transferability_evidence import NAMES, Study
 
 
 def write(directory: str | Path) -> None:
-    """Writes figures/, table.csv, networks.csv, distances.csv and report.html from study.json, the page last.
+    """Writes figures/, table.csv, networks.csv and report.html from study.json, the page last; and, where there
+    is something to write, statements.csv and distances.csv.
 
     Raises:
       FileNotFoundError: the study has no study.json yet.
@@ -30,6 +31,9 @@ def write(directory: str | Path) -> None:
         workdir.write_bytes(directory / "figures" / name, content)
     workdir.write_bytes(directory / "table.csv", as_csv(curve_rows(study)))
     workdir.write_bytes(directory / "networks.csv", as_csv(study["networks"]))
+    if study["statements"]:
+        rows = [{name: value for name, value in row.items() if name != "by_split"} for row in study["statements"]]
+        workdir.write_bytes(directory / "statements.csv", as_csv(rows))
     if distances := distance_rows(study):
         workdir.write_bytes(directory / "distances.csv", as_csv(distances))
     workdir.write_bytes(directory / "report.html", render(study, pictures))
@@ -95,7 +99,7 @@ def render(study: Study, pictures: Mapping[str, bytes]) -> bytes:
         Html(f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">'),
         Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
         tag("title", f"{header['name']}: how transferable are the features?"),
-        tag("style", Html(CSS)),
+        tag("style", Html(CSS + "td.number, th.number { white-space: nowrap; }\n")),
     )
     return ("<!DOCTYPE html>\n" + tag("html", head, tag("body", body), lang="en") + "\n").encode()
 
@@ -176,10 +180,19 @@ def figure(study: Study, kind: str, show: Shower) -> Html:
                 f"Top: every network on its half's test rows; intervals here hold how much the halves differ in difficulty. "
                 f"Bottom: the change relative to base, paired, so that difficulty is out of it. {over} A bar that leaves the "
                 "panel goes on; an arrow at the lower edge is a mean below it, with its number. ",
-                "Pale: the original's relative changes on halves of ImageNet, paired likewise where its logs allow; its + "
-                "curves rest on one or two networks a point."
-                if len(study["header"]["layers"]) == plots.yosinski2014.NUM_LAYERS
-                else "",
+                original(study, kind),
             ),
         ]
     )
+
+
+def original(study: Study, kind: str) -> str:
+    """What the pale curves are, where they are drawn."""
+    if len(study["header"]["layers"]) != plots.yosinski2014.NUM_LAYERS:
+        return ""
+    if kind == "random":
+        return (
+            "Pale: the original's relative changes on random halves of ImageNet's classes, paired likewise; its + curves "
+            "rest on one or two networks a point."
+        )
+    return "Pale: the original's AnB on natural and man-made halves of ImageNet, paired likewise; two networks a point."

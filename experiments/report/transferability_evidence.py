@@ -26,24 +26,22 @@ def claims(study: Study) -> Html:
     for kind in dict.fromkeys(statement["kind"] for statement in found):
         inside = [statement for statement in found if statement["kind"] == kind]
         parts += [
-            tag("h3", f"{NAMES.get(kind, kind)}: {max(s['num_splits'] for s in inside)}"),
-            tag("ul", *(tag("li", statement["sentence"]) for statement in inside)),
+            tag("h3", NAMES.get(kind, kind)),
             table(
-                ("Read off as", "Compared", "Effect", f"{level(study)} interval", "p", "p (Holm)", "Splits"),
+                ("Read off as", f"What was seen, with its {level(study)} interval", "p", "p, Holm", "Splits"),
                 [
                     (
                         statement["name"],
-                        statement["contrast"],
-                        words.points(statement["effect"]) + (" a layer" if statement["unit"].endswith("layer") else ""),
-                        words.span((statement["low"], statement["high"]), words.points),
+                        statement["sentence"],
                         pvalue(statement["pvalue"]),
                         pvalue(statement["adjusted"]),
                         statement["num_splits"],
                     )
                     for statement in inside
                 ],
-                numbers=(2, 3, 4, 5, 6),
-                caption=f"Effects in points of accuracy. “Holm”: adjusted for the {len(inside)} statements of this table "
+                numbers=(2, 3, 4),
+                caption=f"Points of accuracy, with Student's interval over splits. “Holm”: adjusted for the "
+                f"{len(inside)} statements of this table "
                 f"together; a sentence takes a side only where it is at most {1 - study['level']:.2g}. The intervals are "
                 "not adjusted.",
             ),
@@ -144,9 +142,9 @@ def told_apart(splits: Sequence[Mapping[str, Any]], n: int) -> str:
 def pvalue(value: float | None) -> str:
     """
     >>> pvalue(0.0123), pvalue(1e-5), pvalue(None)
-    ('0.012', '< 0.001', '–')
+    ('0.012', '<0.001', '–')
     """
-    return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.2g}"
+    return "–" if value is None else "<0.001" if value < 0.001 else f"{value:.2g}"
 
 
 def correlation(value: float | None) -> str:

@@ -126,7 +126,8 @@ def section(study: Study) -> Html:
             table(("Split", "A", "B"), halves, caption="Classes, and rows for training + for testing."),
             tag(
                 "p",
-                "Every number here is in study.json, the curves in table.csv, the networks in networks.csv, and the pictures "
+                "Every number here is in study.json, the curves in table.csv, the tests in statements.csv, the networks in "
+                "networks.csv, and the pictures "
                 "in figures/, beside this page; distances.csv has MMD² and cost by split and layer, where they were measured.",
             ),
         ]

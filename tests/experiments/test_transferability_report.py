@@ -46,7 +46,9 @@ def test_write_leaves_all_files(written):
     figures = {
         f"figures/{name}.{kind}" for name in ("figure2", "figure2_dissimilar", "distance") for kind in ("svg", "png")
     }
-    assert names == {"study.json", "table.csv", "networks.csv", "distances.csv", "report.html"} | figures
+    assert (
+        names == {"study.json", "table.csv", "networks.csv", "statements.csv", "distances.csv", "report.html"} | figures
+    )
 
 
 def test_same_study_same_bytes(written, tmp_path):
