@@ -118,6 +118,7 @@ def accuracies(axes: Axes, points: dict[str, Any], networks: Sequence[dict[str, 
     own = {name: (i + 0.5) / len(lanes) - 0.5 for i, name in enumerate(lanes)}
     own |= {"base": -0.15 if "long" in points else 0.0, "long": 0.15}
     low, high = _range([n["accuracy"] for n in networks if n["treatment"] != "random"], 0.08)
+    low, high = max(low, -0.02), min(high, 1.02)
     for treatment, found in points.items():
         color = LOOKS[treatment]["color"]
         for point in found:
@@ -209,7 +210,8 @@ def seen(treatment: str, curve: Sequence[dict[str, Any]], num_layers: int) -> st
         first = max(1, min(3, num_layers - 2))
         inside = [p for p in curve if first <= p["n"] <= num_layers - 2] or curve
     mean = float(np.mean([p["relative"]["estimate"] for p in inside]))
-    depths = f"{inside[0]['n']} … {inside[-1]['n']}" if len(inside) > 1 else f"{inside[0]['n']}"
+    between = ", " if len(inside) == 2 else " … "
+    depths = between.join(str(n) for n in dict.fromkeys((inside[0]["n"], inside[-1]["n"])))
     return f"{treatment}: {_percent(mean)}\n{'mean of' if len(inside) > 1 else 'at'} n = {depths}"
 
 

@@ -19,7 +19,7 @@ def limits(study: Study) -> Html:
             said.append(f"One {kind} split: whatever it shows may be a matter of these two sets of classes.")
         elif len(found) < 10:
             said.append(
-                f"{len(found)} {kind} splits: intervals have {len(found) - 1} degrees of freedom, and a small effect can hide "
+                f"{len(found)} {kind} splits: intervals have {len(found) - 1} degree{'s' * (len(found) > 2)} of freedom, and a small effect can hide "
                 "in them. “Not told apart” does not mean equal."
             )
     shared = len(splits.get("random", ())) > 1
@@ -114,7 +114,7 @@ def section(study: Study) -> Html:
     facts = [("Networks", f"{len(study['networks']):,}"), ("Seeds", header.get("seeds", "–"))]
     if header.get("seconds") is not None:
         facts.append(("Time", words.seconds(header["seconds"])))
-    facts += [(name, setting(value)) for name, value in header.get("settings", {}).items()]
+    facts += [(name, setting(value)) for name, value in header.get("settings", {}).items() if given(value)]
     command = header.get("command") or f"python -m experiments.transferability --config configs/{header['name']}.py"
     return join(
         [
@@ -134,12 +134,17 @@ def section(study: Study) -> Html:
     )
 
 
+def given(value: Any) -> bool:
+    """Whether a setting says anything: none and empty ones are left out."""
+    return value is not None and value != "" and value != [] and value != {}
+
+
 def setting(value: Any) -> str:
     """A plain value in words."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {setting(inner)}" for name, inner in value.items())
+        return ", ".join(f"{name} {setting(inner)}" for name, inner in value.items() if given(inner))
     if isinstance(value, list | tuple):
         return ", ".join(setting(inner) for inner in value)
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "–" if value is None else str(value)
+    return str(value)
