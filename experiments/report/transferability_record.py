@@ -19,7 +19,8 @@ def limits(study: Study) -> Html:
             said.append(f"One {kind} split: whatever it shows may be a matter of these two sets of classes.")
         elif len(found) < 10:
             said.append(
-                f"{len(found)} {kind} splits: intervals have {len(found) - 1} degree{'s' * (len(found) > 2)} of freedom, and a small effect can hide "
+                f"{len(found)} {kind} splits: intervals have {len(found) - 1} degree{'s' * (len(found) > 2)} of freedom, and a "
+                "small effect can hide "
                 "in them. “Not told apart” does not mean equal."
             )
     shared = len(splits.get("random", ())) > 1
