@@ -8,7 +8,8 @@ Python. torch trains the same network in a process of its own, channels last, wi
 fused AdamW, and with --compile also what torch.compile makes of it; it is looked for in this interpreter, in --peer-path
 (a folder that holds the package), and in the interpreters of --python. All take turns, `--repeats` rounds of them, so that
 what else the machine does meets them alike. Printed are the best round of each, and, against torch, the median of the
-rounds' own ratios.
+rounds' own ratios; "a core" counts processor time instead, which says more on a busy machine: there, threads that wait for
+each other wait for other programs too. On one core (`taskset -c 0 python -m …`) nothing waits.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from experiments.peer_process import ROOT, add_options, interpreters
@@ -45,11 +47,24 @@ class Shape(NamedTuple):
     batch: int
 
 
+class Rates(NamedTuple):
+    """What one way of running steps reached.
+
+    Attributes:
+      wall: images a second, in each round.
+      core: images a second of processor time, in each round.
+    """
+
+    wall: list[float]
+    core: list[float]
+
+
 SHAPES = {"8x8x1": Shape(8, 1, 16, 70), "28x28x1": Shape(28, 1, 16, 128), "32x32x3": Shape(32, 3, 32, 128)}
 CLASSES = 10
+CHUNK = 8  # steps of a scanned chunk
 
-# steps -> seconds that so many steps take.
-Timed = Callable[[int], float]
+# steps -> (seconds, processor seconds) that so many steps take.
+Timed = Callable[[int], tuple[float, float]]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -70,40 +85,43 @@ def main(argv: Sequence[str] | None = None) -> None:
     import jax
 
     print(f"cnn8, adamw, {jax.devices()[0].device_kind}, jax {jax.__version__}, {peer.version if peer else 'no torch'}")
-    print(f"{'input':<8} {'width':>5} {'batch':>5}  {'':<16} {'images/s':>9} {'× torch':>8}")
+    print(
+        f"{'input':<8} {'width':>5} {'batch':>5}  {'':<16} {'images/s':>9} {'× torch':>8} {'a core':>9} {'× torch':>8}"
+    )
     for name in arguments.shapes:
-        rates = measure(SHAPES[name], peer, arguments.repeats, arguments.seconds, arguments.compile)
-        for row, found in rates.items():
-            against = rates.get("torch forward" if "forward" in row else "torch")
-            ratio = statistics.median(a / b for a, b in zip(found, against, strict=True)) if against else None
-            label = f"{name:<8} {SHAPES[name].width:>5} {SHAPES[name].batch:>5}  {row:<16}"
-            print(f"{label} {max(found):>9.0f} {f'{ratio:.2f}' if ratio else '–':>8}", flush=True)
+        shape = SHAPES[name]
+        rates = measure(shape, peer, arguments.repeats, arguments.seconds, arguments.compile)
+        for way, found in rates.items():
+            against = rates.get("torch forward" if "forward" in way else "torch")
+            line = f"{name:<8} {shape.width:>5} {shape.batch:>5}  {way:<16}"
+            for i, measured in enumerate(found):
+                ratio = statistics.median(a / b for a, b in zip(measured, against[i])) if against else None
+                line += f" {max(measured):>9.0f} {f'{ratio:.2f}' if ratio else '–':>8}"
+            print(line, flush=True)
     if peer:
         peer.close()
     else:
         print(f"torch: not here: {why}")
 
 
-def measure(shape: Shape, peer: "Torch | None", repeats: int, seconds: float, compiled: bool) -> dict[str, list[float]]:
-    """{row of the table: images a second in each round}."""
+def measure(shape: Shape, peer: "Torch | None", repeats: int, seconds: float, compiled: bool) -> dict[str, Rates]:
+    """What each way of running steps reaches, by its name."""
     ways, parameters = ours(shape)
     if peer:
         there = peer.prepare(shape, compiled)
         if there["parameters"] != parameters:
             raise RuntimeError(f"torch's network has {there['parameters']} parameters, ours has {parameters}")
-        ways |= {way: lambda steps, way=way: peer.timed(way, steps) for way in there["ways"]}
-    # The first call compiles; the second says how many steps fill a measurement. Steps are even, as chunks are of two.
-    first = {way: (timed(CHUNK), timed(CHUNK))[1] / CHUNK for way, timed in ways.items()}
+        ways |= {way: partial(peer.timed, way) for way in there["ways"]}
+    # The first call compiles; the second says how many steps fill a measurement.
+    first = {way: (timed(CHUNK), timed(CHUNK))[1][0] / CHUNK for way, timed in ways.items()}
     steps = {way: max(1, round(seconds / each / CHUNK)) * CHUNK for way, each in first.items()}
-    rates: dict[str, list[float]] = {way: [] for way in ways}
+    rates = {way: Rates([], []) for way in ways}
     for _ in range(repeats):
         for way, timed in ways.items():
             time.sleep(PAUSE)
-            rates[way].append(shape.batch * steps[way] / timed(steps[way]))
+            for found, took in zip(rates[way], timed(steps[way])):
+                found.append(shape.batch * steps[way] / took)
     return rates
-
-
-CHUNK = 8  # steps of a scanned chunk
 
 
 def ours(shape: Shape) -> tuple[dict[str, Timed], int]:
@@ -127,20 +145,20 @@ def ours(shape: Shape) -> tuple[dict[str, Timed], int]:
     step = jax.jit(make_step(network, stage, recipe, variables["params"]))
     forward = jax.jit(lambda variables, x: network.apply(variables, x)[0])
     x, y = jax.device_put((x, y))
-    batches = list(zip(x, y))
+    batches, factors = list(zip(x, y)), jax.numpy.ones(CHUNK)  # of the learning rate: it stays as it is
 
     def timed(run: Callable[[int], Any]) -> Timed:
-        def seconds(steps: int) -> float:
-            start = time.perf_counter()
+        def seconds(steps: int) -> tuple[float, float]:
+            start = clocks()
             jax.block_until_ready(run(steps))
-            return time.perf_counter() - start
+            return since(start)
 
         return seconds
 
     def scanned(steps: int) -> Any:
         state = begun
         for _ in range(steps // CHUNK):
-            state, _ = run_chunk(state, x, y, prepared.step_key, network=network, stage=stage, recipe=recipe)
+            state, _ = run_chunk(state, x, y, factors, prepared.step_key, network=network, stage=stage, recipe=recipe)
         return state
 
     def looped(steps: int) -> Any:
@@ -154,6 +172,17 @@ def ours(shape: Shape) -> tuple[dict[str, Timed], int]:
 
     ways = {"scanned": timed(scanned), "loop": timed(looped), "forward": timed(only_forward)}
     return ways, sum(leaf.size for leaf in jax.tree.leaves(variables))
+
+
+def clocks() -> tuple[float, float]:
+    """Seconds of the clock on the wall, and of this process on all its cores."""
+    return time.perf_counter(), time.process_time()
+
+
+def since(start: tuple[float, float]) -> tuple[float, float]:
+    """What both clocks have moved on."""
+    now = clocks()
+    return now[0] - start[0], now[1] - start[1]
 
 
 def data(shape: Shape) -> tuple[Any, Any]:
@@ -192,9 +221,10 @@ class Torch:
         """Makes the network there: {"parameters": their number, "ways": names for `timed`}."""
         return self._ask(prepare=list(shape), compiled=compiled)
 
-    def timed(self, way: str, steps: int) -> float:
-        """Seconds that so many steps take there."""
-        return self._ask(way=way, steps=steps)["seconds"]
+    def timed(self, way: str, steps: int) -> tuple[float, float]:
+        """A `Timed` for one of the ways."""
+        wall, processor = self._ask(way=way, steps=steps)["seconds"]
+        return wall, processor
 
     def close(self) -> None:
         """Ends the process."""
@@ -293,11 +323,11 @@ def torch_ways(shape: Shape, compiled: bool) -> tuple[dict[str, Timed], int]:
     ]
 
     def timed(run: Callable[[int], Any]) -> Timed:
-        def seconds(steps: int) -> float:
-            start = time.perf_counter()
+        def seconds(steps: int) -> tuple[float, float]:
+            start = clocks()
             for i in range(steps):
                 run(i % CHUNK)
-            return time.perf_counter() - start
+            return since(start)
 
         return seconds
 
