@@ -1,10 +1,10 @@
 """The smallest study that goes through everything: three dense layers on the embedded digits, in seconds. It shows nothing.
 
-    python -m experiments.transferability --config configs/figure2_tiny.py
+python -m experiments.transferability --config configs/figure2_tiny.py
 """
 
 from experiments.config import Data, Model, TwoSample
-from experiments.study import Fit, Study
+from experiments.study.settings import Fit, Study
 
 config = Study(
     name="figure2_tiny",

@@ -19,6 +19,7 @@ import tyro
 
 Settings = TypeVar("Settings")
 
+
 @dataclass(frozen=True)
 class Data:
     """One labelled data set, and which part of it."""

@@ -18,13 +18,14 @@ from typing import Any
 
 import jax
 
-from experiments import cells, curves, study, treatments, workdir
+from experiments import cells, workdir
 from experiments.cells import Cell
 from experiments.errors import reported
-from experiments.halves import Half, Split, class_names, load_halves, split_classes
 from experiments.report import transferability as report
-from experiments.study import NOT_THE_STUDY, Study
-from experiments.treatments import Bases, Devices, Row, Task
+from experiments.study import curves, treatments
+from experiments.study.halves import Half, Split, class_names, load_halves, split_classes
+from experiments.study.settings import NOT_THE_STUDY, Study, load
+from experiments.study.treatments import Bases, Devices, Row, Task
 
 Halves = Callable[[Split], tuple[Half, Half]]
 
@@ -33,8 +34,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     with reported():
         argv = sys.argv[1:] if argv is None else list(argv)
-        settings, directory = study.load(argv)
-        run(settings, directory, shlex.join(["python", "-m", "experiments.transferability", *argv]))
+        study, directory = load(argv)
+        run(study, directory, shlex.join(["python", "-m", "experiments.transferability", *argv]))
 
 
 def run(study: Study, directory: Path, command: str = "") -> None:
@@ -109,9 +110,7 @@ def header(
 
 
 def _described(split: Split, halves: tuple[Half, Half]) -> dict[str, Any]:
-    rows = {
-        part: {name: len(getattr(half, part).y) for name, half in zip("AB", halves)} for part in ("train", "test")
-    }
+    rows = {part: {name: len(getattr(half, part).y) for name, half in zip("AB", halves)} for part in ("train", "test")}
     return {"kind": split.kind, "split": split.number, "A": split.a, "B": split.b, **rows}
 
 

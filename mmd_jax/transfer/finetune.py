@@ -190,7 +190,9 @@ def prepare(
     start = num_prefix(network, stage) if stage.cached else 0
     if start:
         train, valid = (
-            None if rows is None else prefix_rows(network, variables, stage, rows, precision=recipe.precision, watch=watch)
+            None
+            if rows is None
+            else prefix_rows(network, variables, stage, rows, precision=recipe.precision, watch=watch)
             for rows in (train, valid)
         )
     return Prepared(stage, variables, frozen_hashes(variables, stage), start, train, valid, order_key, step_key)

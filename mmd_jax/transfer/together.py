@@ -81,9 +81,7 @@ def check_alike(
 ) -> tuple[int, int]:
     """(rows, step) that the fits have in common; refuses those that can't share one program."""
     if not prepared or len(prepared) != len(states):
-        raise ValueError(
-            f"there are {len(prepared)} stages and {len(states)} states; expected as many, at least one"
-        )
+        raise ValueError(f"there are {len(prepared)} stages and {len(states)} states; expected as many, at least one")
     if any(one.valid is not None for one in prepared):
         raise ValueError("fits side by side have one fixed length: prepare them with valid=None")
     programs = {

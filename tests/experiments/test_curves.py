@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments import correlation, curves, distances
-from experiments.differences import Key, estimate, paired, split_means
-from experiments.statements import statements
+from experiments.study import correlation, curves, distances
+from experiments.study.differences import Key, estimate, paired, split_means
+from experiments.study.statements import statements
 from mmd_jax.intervals import holm, t_interval
-from tests.experiments import study
 
 SMALL = ("conv1", "conv2", "fc3", "fc4")
 
@@ -145,17 +144,17 @@ def by_name(found, kind="random"):
 
 @pytest.fixture(scope="module")
 def whole():
-    about = study.header()
-    return curves.summarise(about, study.rows(about))
+    about = synthetic.header()
+    return curves.summarise(about, synthetic.rows(about))
 
 
 def test_planted_effects_are_found(whole):
     """Each effect lies within its interval (at .999, so that nine of them rarely fail), and clear ones are told apart."""
-    about = study.header()
-    found = by_name(curves.summarise(about, study.rows(about, noise=0.002, seed=3), level=0.999))
+    about = synthetic.header()
+    found = by_name(curves.summarise(about, synthetic.rows(about, noise=0.002, seed=3), level=0.999))
 
     def mean(treatment, ns):
-        return np.mean([study.effect(treatment, n) for n in ns])
+        return np.mean([synthetic.effect(treatment, n) for n in ns])
 
     middle, ends, every = (3, 4, 5, 6), (1, 2, 7), range(1, 8)
     dip = mean("BnB", middle)
@@ -163,7 +162,7 @@ def test_planted_effects_are_found(whole):
         "Co-adaptation dip": dip,
         "Co-adaptation dip beside the ends": dip - mean("BnB", ends),
         "AnB+ above base": mean("AnB+", every),
-        "AnB+ above longer training": mean("AnB+", every) - study.effect("long", 0),
+        "AnB+ above longer training": mean("AnB+", every) - synthetic.effect("long", 0),
         "AnB+ above BnB+": mean("AnB+", every) - mean("BnB+", every),
     }
     for name, effect in expected.items():
@@ -197,9 +196,9 @@ def test_pvalues_are_adjusted_over_all_statements_of_a_kind(whole):
 
 def test_no_sentence_is_stronger_than_its_interval():
     """Without any effect but noise, a side is taken only where the adjusted p allows it, and the sign is that of the effect."""
-    about, sides = study.header(random=3, dissimilar=2, seeds=1), 0
+    about, sides = synthetic.header(random=3, dissimilar=2, seeds=1), 0
     for seed in range(40):
-        rows = study.rows(about, noise=0.01, seed=seed)
+        rows = synthetic.rows(about, noise=0.01, seed=seed)
         rng = np.random.default_rng(seed)
         for row in rows:
             if "accuracy" in row:
@@ -222,8 +221,8 @@ def test_no_sentence_is_stronger_than_its_interval():
 @pytest.mark.parametrize("num_layers", [2, 3, 4, 5, 8, 13])
 def test_any_depth(num_layers):
     layers = tuple(f"layer{i}" for i in range(num_layers))
-    about = study.header(layers, random=2, dissimilar=0, seeds=1)
-    found = by_name(curves.summarise(about, study.rows(about)))
+    about = synthetic.header(layers, random=2, dissimilar=0, seeds=1)
+    found = by_name(curves.summarise(about, synthetic.rows(about)))
     if num_layers >= 3:
         assert {"Co-adaptation dip", "Co-adaptation dip beside the ends", "AnB falls with n"} <= set(found)
     if num_layers == 8:
@@ -237,8 +236,8 @@ def test_any_depth(num_layers):
     [("BnB", "BnB+"), ("AnB", "AnB+"), ("long",), ("random", "AnB+"), ("AnB", "AnB+", "BnB", "BnB+", "random")],
 )
 def test_treatments_may_be_missing(without):
-    about = study.header(random=2, seeds=1)
-    found = curves.summarise(about, study.rows(about, without=without))
+    about = synthetic.header(random=2, seeds=1)
+    found = curves.summarise(about, synthetic.rows(about, without=without))
     for statement in found["statements"]:
         words = statement["contrast"].replace("−", " ").replace("(", " ").split()
         assert not set(without) & set(words)
@@ -450,8 +449,8 @@ def test_kinds_are_told_together_and_alone(whole):
     assert (together["splits"], together["pooled"]["num_splits"]) == ("random and dissimilar", 6)
     assert (alone["splits"], alone["pooled"]["num_splits"]) == ("random", 5)
     assert {kind for kind, *_ in alone["points"]} == {"random"}
-    only = study.header(random=0, dissimilar=2, seeds=1)
-    (one,) = curves.summarise(only, study.rows(only))["predictions"]
+    only = synthetic.header(random=0, dissimilar=2, seeds=1)
+    (one,) = curves.summarise(only, synthetic.rows(only))["predictions"]
     assert one["splits"] == "dissimilar" and one["pooled"]["r"] is None
 
 

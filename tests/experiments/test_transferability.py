@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments import study, transferability, treatments
+from experiments import transferability
 from experiments.cells import fingerprint
 from experiments.config import Data, Model
-from experiments.halves import Half, Split, load_halves, split_classes
-from experiments.study import Fit, Study
-from experiments.treatments import Bases, Task
+from experiments.study import settings as study
+from experiments.study import treatments
+from experiments.study.halves import Half, Split, load_halves, split_classes
+from experiments.study.settings import Fit, Study
+from experiments.study.treatments import Bases, Task
 from experiments.workdir import read_json, read_metrics
 from mmd_jax.models.leaves import take
 from mmd_jax.transfer import finetune
@@ -137,7 +139,8 @@ def test_several_devices_share_the_networks_and_agree(finished, tmp_path):
 import sys
 sys.path.insert(0, {str(Path.cwd())!r})
 import jax
-from experiments import transferability, treatments
+from experiments import transferability
+from experiments.study import treatments
 assert treatments.Devices(None).workers == jax.local_device_count() == 2
 used = set()
 whole = treatments.rate_batch
@@ -241,9 +244,7 @@ def few_rows(seed, *, shuffled=False, classes=2, per_class=12):
         x = random.normal(size=(len(y), 6)).astype(np.float32) + 1.2 * np.eye(classes, 6, dtype=np.float32)[y]
         return Rows(x, random.permutation(y) if shuffled else y)
 
-    return tuple(
-        Half(rows(per_class), rows(200), tuple(f"{half}{c}" for c in range(classes))) for half in ("a", "b")
-    )
+    return tuple(Half(rows(per_class), rows(200), tuple(f"{half}{c}" for c in range(classes))) for half in ("a", "b"))
 
 
 def accuracies(settings, pair, tasks, directory):
@@ -316,7 +317,7 @@ def test_splits_by_kind_draw_each_half_from_its_kind():
     assert len({(split.a, split.b) for split in splits}) == 6
     for split in splits:
         assert split.a == ("0", "1", "2", "3") and len(split.b) == 5 and {*split.b} <= {*by_kind.kind_b}
-    with pytest.raises(ValueError, match="dissimilar_splits = 7, but .* in 6 ways"):
+    with pytest.raises(ValueError, match=r"dissimilar_splits = 7, but .* in 6 ways"):
         split_classes(replace(by_kind, dissimilar_splits=7), DIGITS, ())
     with pytest.raises(ValueError, match="kind_b names x; the classes are 0, 1"):
         split_classes(replace(by_kind, kind_b=("x", "4")), DIGITS, ())
@@ -364,7 +365,7 @@ def test_a_cut_beyond_the_network_and_the_other_script_s_config_are_refused(tmp_
     with pytest.raises(SystemExit, match=r"cuts = \(3,\); the network has 3 layers .* expected 1 … 2"):
         transferability.main(["--config", str(PATH), "--workdir", str(tmp_path / "run"), "--cuts", "3"])
     assert not (tmp_path / "run").exists()
-    with pytest.raises(SystemExit, match="must define config = Study.* config is Config; another script reads it"):
+    with pytest.raises(SystemExit, match=r"must define config = Study.* config is Config; another script reads it"):
         transferability.main(["--config", "configs/quickstart.py"])
     with pytest.raises(SystemExit, match="there is no field --sedes; perhaps you meant --seeds"):
         transferability.main(["--config", str(PATH), "--sedes", "3"])

@@ -14,18 +14,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import curves, workdir
+from experiments import workdir
 from experiments.report import transferability, yosinski2014
 from experiments.report import transferability_plots as plots
-from tests.experiments import study
+from experiments.study import curves
 
 SMALL = ("conv1", "fc2 <script>", "$\\frac", "logits")
 FOUR = ("base", "AnB", "BnB", "AnB+")
 
 
 def summary(*, layers=SMALL, random=2, dissimilar=0, seeds=1, treatments=FOUR, **noise):
-    about = study.header(layers, random=random, dissimilar=dissimilar, seeds=seeds, treatments=treatments)
-    return json.loads(json.dumps(curves.summarise(about, study.rows(about, **noise))))
+    about = synthetic.header(layers, random=random, dissimilar=dissimilar, seeds=seeds, treatments=treatments)
+    return json.loads(json.dumps(curves.summarise(about, synthetic.rows(about, **noise))))
 
 
 def page(found, pictures=None):
@@ -35,8 +35,8 @@ def page(found, pictures=None):
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     directory = tmp_path_factory.mktemp("study")
-    about = study.header(seeds=1)
-    workdir.write_json(directory / "study.json", curves.summarise(about, study.rows(about)))
+    about = synthetic.header(seeds=1)
+    workdir.write_json(directory / "study.json", curves.summarise(about, synthetic.rows(about)))
     transferability.write(directory)
     return directory
 
@@ -78,7 +78,7 @@ def test_table_has_the_curves_numbers(written):
         assert (row["kind"], row["treatment"], int(row["n"])) == (point["kind"], point["treatment"], point["n"])
         assert float(row["difference"]) == point["difference"]["estimate"]
         assert row["low"] == ("" if point["difference"]["low"] is None else repr(point["difference"]["low"]))
-        assert row["layer"] == (study.LAYERS[point["n"] - 1] if point["n"] else "")
+        assert row["layer"] == (synthetic.LAYERS[point["n"] - 1] if point["n"] else "")
     assert {row["interval_over"] for row in rows if row["kind"] == "dissimilar"} == {"", "networks of one split"}
     networks = list(csv.DictReader(io.StringIO((written / "networks.csv").read_text())))
     assert len(networks) == len(found["networks"]) == 6 * 2 * 37

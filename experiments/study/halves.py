@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 from math import comb
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from experiments import config, sources
-from experiments.study import Study
+from experiments.study.settings import Study
 from mmd_jax.types import Rows
 
 
@@ -61,9 +61,7 @@ def split_classes(study: Study, names: Sequence[str], other: Sequence[str]) -> l
       ValueError: unknown classes, too few of them, or more splits than there are.
     """
     random = np.random.default_rng([study.seed, *b"halves"])
-    found = [
-        Split("random", number, *halves) for number, halves in enumerate(_halves(names, study.splits, random))
-    ]
+    found = [Split("random", number, *halves) for number, halves in enumerate(_halves(names, study.splits, random))]
     if not study.dissimilar_splits:
         return found
     kind_a = study.kind_a or tuple(names)
@@ -142,7 +140,7 @@ def load_halves(study: Study, split: Split) -> tuple[Half, Half]:
 
 
 def _load(study: Study, data: config.Data, classes: tuple[str, ...]) -> sources.Dataset:
-    limits = {
+    limits: dict[str, Any] = {
         "limit": study.images_per_class and study.images_per_class * len(classes),
         "test_limit": study.test_per_class and study.test_per_class * len(classes),
     }

@@ -125,7 +125,9 @@ def check(study: Study) -> None:
                 )
             expect(0 < data.test_fraction < 1, f"{name}.test_fraction", "a share between 0 and 1")
     if study.dissimilar_splits and study.other is None and not (study.kind_a and study.kind_b):
-        problems.append("dissimilar_splits needs kind_a and kind_b, the classes of each kind, or other, a second data set")
+        problems.append(
+            "dissimilar_splits needs kind_a and kind_b, the classes of each kind, or other, a second data set"
+        )
     if study.other is None and (both := sorted({*study.kind_a} & {*study.kind_b})):
         problems.append(f"kind_a and kind_b share {', '.join(both)}; expected two kinds without a class in common")
     if study.other is not None and not study.dissimilar_splits:

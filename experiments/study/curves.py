@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.differences import BASE, LONG, Estimate, Network, estimate, paired, split_means
-from experiments.distances import beside, predictions
-from experiments.statements import statements
+from experiments.study.differences import BASE, LONG, Estimate, Network, estimate, paired, split_means
+from experiments.study.distances import beside, predictions
+from experiments.study.statements import statements
 
 CEILING = 0.97  # mean base accuracy from which on little is left to gain
 

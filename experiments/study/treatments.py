@@ -19,8 +19,8 @@ from experiments import checkpoints, networks, workdir
 from experiments.cells import Cell
 from experiments.config import Model
 from experiments.fits import digest
-from experiments.halves import Half, Split
-from experiments.study import NOT_THE_STUDY, Study
+from experiments.study.halves import Half, Split
+from experiments.study.settings import NOT_THE_STUDY, Study
 from mmd_jax.models.layered import Network
 from mmd_jax.transfer import finetune
 from mmd_jax.transfer.finetune import FitState, Prepared, Recipe
@@ -160,7 +160,7 @@ def program(study: Study, task: Task, half: Half, layers: Sequence[str]) -> Hash
     return half.train.x.shape, len(half.classes), stage.frozen, stage.trained, epochs
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _network(model: Model, num_classes: int, shape: tuple[int, ...], dtype: str) -> Network:
     return networks.build(model, num_classes, np.zeros((1, *shape), dtype))
 
@@ -232,7 +232,7 @@ def rate_batch(
     for task, half, one, state, last in zip(tasks, own, prepared, states, metrics, strict=True):
         check_frozen(one.frozen, state.best, one.stage)
         loss, accuracy = validate(network, state.best, half.test, precision=recipe.precision)
-        row = {"accuracy": accuracy, "loss": loss, "train_accuracy": last["accuracy"], "train_loss": last["loss"]}
+        row: Row = {"accuracy": accuracy, "loss": loss, "train_accuracy": last["accuracy"], "train_loss": last["loss"]}
         if task.treatment == "base":
             row["digest"] = bases.save(task, state.best)
         rows.append(row)
@@ -315,7 +315,7 @@ def distance(study: Study, task: Task, a: Half, b: Half, bases: Bases) -> Row:
         order = np.asarray(jax.random.permutation(jax.random.fold_in(choose, number), len(half.test.y)))
         rows = half.test.x[np.sort(order[: study.test.max_rows])]
         samples.append(layer_features(network, variables, rows, pooling=study.test.pooling))
-    settings = {
+    settings: dict[str, Any] = {
         "alpha": study.test.alpha,
         "num_permutations": study.test.permutations,
         "bandwidth": study.test.bandwidth,

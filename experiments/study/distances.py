@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.correlation import Correlation, naive, pooled, standardised, within
-from experiments.differences import Key, Network, key_of
+from experiments.study.correlation import Correlation, naive, pooled, standardised, within
+from experiments.study.differences import Key, Network, key_of
 
 
 class Beside(NamedTuple):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from experiments.differences import BASE, LONG, Key, Network, split_means
+from experiments.study.differences import BASE, LONG, Key, Network, split_means
 from mmd_jax.intervals import holm, t_interval
 
 # (treatment, n) -> the accuracy of each of its networks, of one kind of split.
