@@ -8,8 +8,8 @@ from typing import Literal
 
 from experiments.config import Data, Model, TwoSample, load_as
 
-TREATMENTS = ("AnB", "BnB", "AnB+", "BnB+")
-CONTROLS = ("long", "random")
+Treatment = Literal["AnB", "BnB", "AnB+", "BnB+"]
+Control = Literal["long", "random"]
 # Settings that a second command may change without becoming another study: it then goes on, with more or fewer networks.
 NOT_THE_STUDY = (
     "name",
@@ -66,8 +66,8 @@ class Study:
     """Training rows of each class; none: all. Fewer of them give the reduced-data curve."""
     test_per_class: int | None = None
     """Test rows of each class; none: all."""
-    treatments: tuple[Literal["AnB", "BnB", "AnB+", "BnB+"], ...] = TREATMENTS
-    controls: tuple[Literal["long", "random"], ...] = CONTROLS
+    treatments: tuple[Treatment, ...] = ("AnB", "BnB", "AnB+", "BnB+")
+    controls: tuple[Control, ...] = ("long", "random")
     """long: a base trained for as long as base and transfer together; random: the first layers frozen as initialised."""
     cuts: tuple[int, ...] = ()
     """n: how many layers are copied; empty: 1 … L − 1."""

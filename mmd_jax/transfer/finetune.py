@@ -189,12 +189,8 @@ def prepare(
     variables = jax.tree.map(jnp.asarray, dict(variables))
     start = num_prefix(network, stage) if stage.cached else 0
     if start:
-        train, valid = (
-            None
-            if rows is None
-            else prefix_rows(network, variables, stage, rows, precision=recipe.precision, watch=watch)
-            for rows in (train, valid)
-        )
+        cache = partial(prefix_rows, network, variables, stage, precision=recipe.precision, watch=watch)
+        train, valid = cache(train), None if valid is None else cache(valid)
     return Prepared(stage, variables, frozen_hashes(variables, stage), start, train, valid, order_key, step_key)
 
 
