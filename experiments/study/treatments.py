@@ -226,7 +226,7 @@ def rate_batch(
         return [distance(study, task, *halves(task.split), bases) for task in tasks]
     own = [_own(task, halves(task.split)) for task in tasks]
     network, recipe = network_of(study, own[0]), recipe_of(study, tasks[0].treatment)
-    prepared = [_prepare(study, network, task, half, bases) for task, half in zip(tasks, own)]
+    prepared = [prepare(study, network, task, half, bases) for task, half in zip(tasks, own)]
     states, metrics = train(network, prepared, recipe, study.fit.learning_rate)
     rows = []
     for task, half, one, state, last in zip(tasks, own, prepared, states, metrics, strict=True):
@@ -251,17 +251,19 @@ def train(
     return states, all_metrics
 
 
-def _prepare(study: Study, network: Network, task: Task, half: Half, bases: Bases) -> Prepared:
+def prepare(study: Study, network: Network, task: Task, half: Half, bases: Bases, *, cached: bool = True) -> Prepared:
     """The network before its first step, with the rows it is trained on.
 
     All networks of one half, seed and split that are made from a base start from the same new layers and see the same
     batches, so that their differences are those of the treatment. A base's own start is another: to put the layers that it
     began with above the layers that grew with them would undo the re-initialisation that BnB is about.
+
+    `cached`: whether the outputs of frozen first layers are computed once, if they are not too large.
     """
     keys = keys_of(study, task)
     stage = stage_of(study, network.layers, task.treatment, task.n)
     recipe = recipe_of(study, task.treatment)
-    if stage.frozen:
+    if stage.frozen and cached:
         plan = Plan("given", task.treatment, (stage,), "")
         rows = half.train
         [stage] = with_caching(plan, network, rows.x[:1], num_rows=len(rows.y), limit_bytes=CACHE_BYTES).stages

@@ -179,7 +179,7 @@ def trained(tmp_path_factory):
     for treatment in ("base", "AnB", "BnB", "AnB+", "BnB+", "random"):
         for n in (0,) if treatment == "base" else (3, 7):
             task = Task(split, "B", 0, treatment, n)
-            prepared = treatments._prepare(settings, network, task, pair[1], bases)
+            prepared = treatments.prepare(settings, network, task, pair[1], bases)
             [state], _ = treatments.train(network, [prepared], treatments.recipe_of(settings, treatment), 0.05)
             networks[treatment, n] = prepared, state.best
     return network, {half: bases.get(task, half) for half in "AB"}, networks
