@@ -1,12 +1,13 @@
 """Does a run that is killed at any moment end as if nothing had happened?
 
     python -m experiments.benchmarks.kill [--kills 10] [--seed 0] [--config configs/quickstart.py] [--model.name cnn8 …]
+    python -m experiments.benchmarks.kill --job transferability [--config configs/figure2_tiny.py]
 
-Runs the main job once undisturbed, then once for each kill: SIGKILL, and the same command again until it ends (every
+Runs a job once undisturbed, then once for each kill: SIGKILL, and the same command again until it ends (every
 third run is killed up to three times). Half of the moments are random, spread over the undisturbed duration; the others
-are aimed at a write: of a checkpoint, the decision, model/, result.json, the report. Each run must leave the same
-result.json (but for `seconds`), evidence, rows of metrics.jsonl, and bit-identical variables. The exit status is 1
-where one does not.
+are aimed at a write: of a checkpoint, the decision, model/, result.json, the report; in a study, of a base or a row. Each run
+must leave the same result (but for `seconds`), evidence, rows, and bit-identical variables. The exit status is 1 where one
+does not.
 """
 
 import argparse
@@ -25,8 +26,6 @@ import numpy as np
 
 from experiments import checkpoints, workdir
 
-# About 15 seconds on two idle cores (cnn8: twice that); checkpoints are written all the time, so that kills meet them.
-SETTINGS = ("--checkpoint-seconds", "0.2", "--model.name", "mlp", "--model.hidden", "64", "32")
 POLL = 0.002  # seconds
 
 
@@ -48,10 +47,10 @@ class Left(NamedTuple):
     """What a run left, but for times.
 
     Attributes:
-      result: result.json without `seconds` and `command`.
-      metrics: the rows of metrics.jsonl.
-      model: {name: bytes} of the variables in model/.
-      evidence: {name: bytes} of evidence.npz.
+      result: result.json (a study's study.json) without `seconds` and `command`.
+      metrics: the rows of metrics.jsonl; of a study's networks, by name and without `seconds`.
+      model: {name: bytes} of the variables in model/; of a study's bases.
+      evidence: {name: bytes} of evidence.npz; of a study's tables.
       report: whether there is one.
     """
 
@@ -62,14 +61,35 @@ class Left(NamedTuple):
     report: bool
 
 
+class Job(NamedTuple):
+    """What is run and killed.
+
+    Attributes:
+      config: the default.
+      settings: fields that are set on the command line.
+      writes: (name, pattern of a file that stands in the work directory at the moment of a write).
+      rows: the file of rows, by which a moment within many writes of one kind is found.
+      left: reads what a run left.
+    """
+
+    config: str
+    settings: tuple[str, ...]
+    writes: tuple[tuple[str, str], ...]
+    rows: str
+    left: Callable[[Path], Left]
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=10, help="how many runs are killed")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--config", default="configs/quickstart.py")
+    parser.add_argument("--job", choices=tuple(JOBS), default="transfer")
+    parser.add_argument("--config", help="of the job; quickstart or figure2_tiny where none is named")
     known, fields = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
-    job = [sys.executable, "-m", "experiments.transfer", "--config", known.config, *SETTINGS, *fields]
+    about = JOBS[known.job]
+    job = [sys.executable, "-m", f"experiments.{known.job}", "--config", known.config or about.config]
+    job += [*about.settings, *fields]
     random = np.random.default_rng(known.seed)
 
     with tempfile.TemporaryDirectory() as folder:
@@ -77,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         start = time.monotonic()
         finish([*job, "--workdir", str(undisturbed)], Path(folder) / "log")
         seconds = time.monotonic() - start
-        expected = left(undisturbed)
+        expected = about.left(undisturbed)
         print(f"undisturbed: {seconds:.1f} s, {len(expected.metrics)} rows of metrics, {len(expected.model)} arrays")
         print(f"{'run':>4}  {'killed while / after':<58}  {'outcome'}")
         failed = num_kills = 0
@@ -87,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             kills: list[str] = []
             tries, wanted = 0, 3 if number % 3 == 2 else 1
             while not kills or tries < wanted:
-                moment = choose(number, tries, known.kills, seconds, random)
+                moment = choose(about, number, tries, known.kills, seconds, random)
                 tries += 1
                 if (ended := killed(command, directory, moment, log)) is None:
                     kills.append(moment.name)
@@ -97,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                     seconds = min(seconds, ended)
                     shutil.rmtree(directory)
             finish(command, log)
-            problems = differences(expected, left(directory))
+            problems = differences(expected, about.left(directory))
             failed += bool(problems)
             num_kills += len(kills)
             print(f"{number:>4}  {', '.join(kills):<58}  {'; '.join(problems) or 'the same'}", flush=True)
@@ -105,35 +125,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.exit(1 if failed else 0)
 
 
-def choose(number: int, tries: int, kills: int, seconds: float, random: np.random.Generator) -> Moment:
+def choose(job: Job, number: int, tries: int, kills: int, seconds: float, random: np.random.Generator) -> Moment:
     """First in even runs: a random moment of their slice of the duration; in odd runs: a write. Later: any moment."""
     if tries or number % 2 == 0:
         slices = 1 if tries else -(-kills // 2)
         at = (random.random() + (0 if tries else number // 2)) / slices * seconds
         return Moment(f"{at:.2f} s", lambda directory, elapsed: elapsed >= at, 0.0)
-    name, pattern = WRITES[number // 2 % len(WRITES)]
+    name, pattern = job.writes[number // 2 % len(job.writes)]
     # Of the many writes of a kind, one at random: later ones are reached with the files that are there by then.
-    count, delay = int(random.integers(0, 40)) if "checkpoint" in name else 0, float(random.random() * 0.02)
+    count, delay = int(random.integers(0, 40)) if pattern.startswith(MANY) else 0, float(random.random() * 0.02)
 
     def reached(directory: Path, elapsed: float) -> bool:
-        rows = directory / "metrics.jsonl"
+        rows = directory / job.rows
         enough = not count or (rows.exists() and rows.read_bytes().count(b"\n") >= count)
         return enough and any(True for _ in directory.glob(pattern))
 
     return Moment(f"{name}{f' past {count} rows' if count else ''} + {1000 * delay:.0f} ms", reached, delay)
-
-
-# What stands in the work directory at the moment of a write.
-WRITES = (
-    ("a checkpoint half-written", "checkpoints/*/.unfinished-*"),
-    ("model/ half-written", ".unfinished-model"),
-    ("decision.json", "decision.json"),
-    ("result.json", "result.json"),
-    ("a checkpoint removed", "checkpoints/*/.discarded-*"),
-    ("model/ there", "model"),
-    ("evidence.npz", "evidence.npz"),
-    ("figures", "figures"),
-)
 
 
 def killed(command: list[str], directory: Path, moment: Moment, log: Path) -> float | None:
@@ -178,6 +185,22 @@ def in_bytes(arrays: dict[str, np.ndarray]) -> dict[str, bytes]:
     return {name: f"{a.dtype}{a.shape}".encode() + np.ascontiguousarray(a).tobytes() for name, a in arrays.items()}
 
 
+def left_of_study(directory: Path) -> Left:
+    """The same of a study."""
+    result = workdir.read_json(directory / "study.json")
+    del result["header"]["seconds"], result["header"]["command"]
+    rows = sorted(workdir.read_metrics(directory / "networks" / "cells.jsonl"), key=lambda row: row["cell"])
+    bases = {
+        f"{path.name}/{name}": array
+        for path in sorted((directory / "bases").glob("*.npz"))
+        for name, array in workdir.read_npz(path).items()
+    }
+    tables = {name: (directory / name).read_bytes() for name in ("table.csv", "statements.csv", "distances.csv")}
+    for row in rows:
+        del row["seconds"]
+    return Left(result, rows, in_bytes(bases), tables, (directory / "report.html").stat().st_size > 0)
+
+
 def differences(expected: Left, found: Left) -> list[str]:
     """What differs, by name."""
     problems = []
@@ -194,6 +217,42 @@ def differences(expected: Left, found: Left) -> list[str]:
         else:
             problems.append(f"{field}: {b} for {a}")
     return problems
+
+
+# Patterns of what is written over and over; of these writes, one at random is met.
+MANY = ("checkpoints/", "bases/", "networks/")
+JOBS = {
+    "transfer": Job(
+        "configs/quickstart.py",
+        # About 15 seconds on two idle cores (cnn8: twice that); checkpoints are written all the time, so that kills meet them.
+        ("--checkpoint-seconds", "0.2", "--model.name", "mlp", "--model.hidden", "64", "32"),
+        (
+            ("a checkpoint half-written", "checkpoints/*/.unfinished-*"),
+            ("model/ half-written", ".unfinished-model"),
+            ("decision.json", "decision.json"),
+            ("result.json", "result.json"),
+            ("a checkpoint removed", "checkpoints/*/.discarded-*"),
+            ("model/ there", "model"),
+            ("evidence.npz", "evidence.npz"),
+            ("figures", "figures"),
+        ),
+        "metrics.jsonl",
+        left,
+    ),
+    "transferability": Job(
+        "configs/figure2_tiny.py",
+        (),
+        (
+            ("a network's row", "networks/cells.jsonl"),
+            ("a base half-written", "bases/.*.unfinished"),
+            ("study.json", "study.json"),
+            ("figures", "figures"),
+            ("a base", "bases/*.npz"),
+        ),
+        "networks/cells.jsonl",
+        left_of_study,
+    ),
+}
 
 
 if __name__ == "__main__":

@@ -158,3 +158,28 @@ def test_a_killed_run_loses_the_cell_in_flight_only(tmp_path):
     rows = run(tmp_path, counter, grid(5))
     assert counter.asked == ["cell 3", "cell 4"]
     assert [row["square"] for row in rows] == [0, 1, 4, 9, 16]
+
+
+def test_batches_hold_cells_that_are_alike_and_each_has_its_row(tmp_path):
+    asked = []
+
+    def run_batch(batch):
+        asked.append([cell.settings["i"] for cell in batch])
+        return [{"square": cell.settings["i"] ** 2} for cell in batch]
+
+    def parity(cell):
+        return cell.settings["i"] % 2
+
+    knobs = {"label": "squares", "size": 2, "alike": parity}
+    rows = cells.run_batches(grid(7), run_batch, tmp_path / "grid", **knobs)
+    assert [row["square"] for row in rows] == [i**2 for i in range(7)]
+    assert asked == [[0, 2], [1, 3], [4, 6], [5]]
+    # Of a batch that is not whole, only what is missing is run.
+    assert cells.run_batches(grid(9), run_batch, tmp_path / "grid", **knobs)[:7] == rows
+    assert asked[4:] == [[7], [8]]
+
+
+def test_a_batch_must_give_a_row_for_each_cell(tmp_path):
+    with pytest.raises(ValueError, match="shorter"):
+        cells.run_batches(grid(2), lambda batch: [{}], tmp_path / "grid", label="squares", size=2)
+    assert cells.finished(grid(2), tmp_path / "grid") == []

@@ -253,3 +253,69 @@ def test_low_precision_preprocesses_in_full_precision_cached_or_not():
     cached = prefix.prefix_rows(network, variables, stage, Rows(x, np.zeros(32, np.int32)), precision="bfloat16")
     again = inference.log_probabilities(network, variables, cached.x, start=1, precision="bfloat16")
     np.testing.assert_array_equal(again, low)
+
+
+def test_without_validation_rows_a_fit_has_its_whole_length_and_keeps_the_last_state():
+    stage = plan("finetune_top", num_frozen=2).stages[0]
+    recipe = FAST._replace(schedule="cosine", warmup_epochs=1.0, patience=1)
+    prepared, begin = started(stage, recipe=recipe, valid=None)
+    states = [state for state, metrics in fit(NETWORK, prepared, begin, recipe=recipe)]
+    assert int(states[-1].train.step) == 4 * 3 == schedule(48, recipe, validated=False)[0]
+    assert leaves_equal(states[-1].best, states[-1].train.variables)
+    assert not leaves_equal(states[-1].best, begin.best)
+    assert list(fit(NETWORK, prepared, states[-1], recipe=recipe)) == []
+    # The learning rate that is kept is the schedule's highest, so that a resumed fit goes on with the same one.
+    assert float(states[-1].train.opt_state.hyperparams["learning_rate"]) == pytest.approx(1e-2)
+
+
+def test_a_fit_without_validation_resumes_bit_for_bit(monkeypatch):
+    monkeypatch.setattr(ft, "MAX_CHUNK", 3)  # an epoch a chunk
+    recipe = FAST._replace(schedule="cosine")
+    prepared, begin = started(plan("finetune_all").stages[0], recipe=recipe, valid=None)
+    states = [state for state, _ in fit(NETWORK, prepared, begin, recipe=recipe)]
+    assert len(states) == 4
+    *_, (resumed, _) = fit(NETWORK, prepared, states[1], recipe=recipe)
+    assert leaves_equal(resumed, states[-1])
+
+
+@pytest.mark.parametrize("rows, batch, epochs", [(10, 4, 7), (3, 64, 5), (5000, 8, 3), (150, 25, 40), (150, 25, 80)])
+def test_without_validation_chunks_hold_whole_epochs_where_they_can(rows, batch, epochs):
+    total, chunk, patience = schedule(rows, Recipe(epochs=epochs, batch_size=batch), validated=False)
+    epoch = -(-rows // min(batch, rows))
+    assert total % chunk == 0 and chunk <= ft.MAX_CHUNK and patience >= total - chunk
+    if epoch <= ft.MAX_CHUNK:
+        assert total == epochs * epoch and chunk % epoch == 0
+
+
+def test_the_learning_rate_follows_its_schedule():
+    total = 20
+    whole = ft.rate_factors(Recipe(epochs=10, schedule="cosine", warmup_epochs=2.0), 0, total, total)
+    np.testing.assert_allclose(whole[:4], [0.25, 0.5, 0.75, 1.0])
+    np.testing.assert_allclose(whole[4:], (1 + np.cos(np.pi * np.arange(16) / 16)) / 2, rtol=1e-6)
+    for step, count in ((0, 7), (7, 13)):
+        part = ft.rate_factors(Recipe(epochs=10, schedule="cosine", warmup_epochs=2.0), step, count, total)
+        np.testing.assert_array_equal(part, whole[step : step + count])
+    assert (ft.rate_factors(Recipe(), 0, total, total) == 1).all()
+    # Plain SGD without momentum's past: one step at half the factor moves half as far.
+    recipe = Recipe(optimizer="sgd", weight_decay=0.0, clip_norm=0.0)
+    prepared, begin = started(plan("finetune_all").stages[0], recipe=recipe, valid=None)
+    static = ft.compiled_for(NETWORK, prepared, recipe)
+    x, y = TRAIN.x[None, :16], TRAIN.y[None, :16]
+    moved = []
+    for factor in (1.0, 0.5):
+        state, _ = ft.run_chunk(begin.train, x, y, np.float32([factor]), prepared.step_key, **static)
+        kernel = state.variables["params"]["fc8"]["kernel"]
+        moved.append(np.asarray(kernel - begin.train.variables["params"]["fc8"]["kernel"]))
+    np.testing.assert_allclose(moved[1], moved[0] / 2, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"schedule": "linear"}, "unknown schedule 'linear'; there are constant, cosine"),
+        ({"warmup_epochs": 5.0}, "warmup_epochs = 5.0; expected 0 … 4"),
+    ],
+)
+def test_a_schedule_that_cannot_be_meant_is_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        ft.check_recipe(FAST._replace(**change))
