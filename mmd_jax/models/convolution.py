@@ -1,13 +1,17 @@
 """Convolution and pooling, in the form that is fast where they run. The backend is asked here and nowhere else.
 
-On XLA's CPU backend a convolution inside a scanned or while loop is 9 to 23 times slower than outside it; as one matrix
-product of shifted slices it is not. On GPU and TPU the built-in convolution is the right one.
+On XLA's CPU backend a convolution inside a scanned or while loop is 9 to 23 times slower than outside it; as matrix
+products it is not. Those of Winograd's form take 4/9 of the multiplications of one product of shifted slices, and move less
+than half of the data. On GPU and TPU the built-in convolution is the right one.
 """
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
+
+# Inputs with fewer channels make products too narrow for Winograd's form to pay.
+MIN_CHANNELS = 8
 
 
 def convolve(
@@ -30,7 +34,12 @@ def convolve(
            [4., 6., 4.]], dtype=float32)
     """
     # Not lax.platform_dependent: under grad its branches carry each other's residuals, so a GPU would get the columns.
-    return convolve_sliced(x, kernel) if jax.default_backend() == "cpu" else convolve_builtin(x, kernel)
+    if jax.default_backend() != "cpu":
+        return convolve_builtin(x, kernel)
+    x, kernel = _one_dtype(x, kernel)
+    # Its sums and differences of inputs would cost a dtype of 8 bits of precision one or two of them.
+    winograd = kernel.shape[:2] == (3, 3) and kernel.shape[2] >= MIN_CHANNELS and x.dtype.itemsize >= 4
+    return convolve_winograd(x, kernel) if winograd else convolve_sliced(x, kernel)
 
 
 def convolve_builtin(
@@ -49,9 +58,46 @@ def convolve_sliced(
     batch, height, width, _ = x.shape
     kh, kw, c, d = kernel.shape
     padded = jnp.pad(x, ((0, 0), ((kh - 1) // 2, kh // 2), ((kw - 1) // 2, kw // 2), (0, 0)))
-    shifted = [padded[:, i : i + height, j : j + width] for i in range(kh) for j in range(kw)]
-    columns = jnp.concatenate(shifted, axis=-1).reshape(batch * height * width, kh * kw * c)
-    return (columns @ kernel.reshape(kh * kw * c, d)).reshape(batch, height, width, d)
+    # First beside each other, then below: for few channels, half the time of one concatenation of all.
+    beside = jnp.concatenate([padded[:, :, j : j + width] for j in range(kw)], axis=-1)
+    columns = jnp.concatenate([beside[:, i : i + height] for i in range(kh)], axis=-1)
+    product = columns.reshape(batch * height * width, kh * kw * c) @ kernel.reshape(kh * kw * c, d)
+    return product.reshape(batch, height, width, d)
+
+
+def convolve_winograd(
+    x: Float[Array, "batch height width c"], kernel: Float[Array, "kh kw c d"]
+) -> Float[Array, "batch height width d"]:
+    """`convolve` for kernels of 3 × 3 by Winograd's F(2 × 2, 3 × 3): 16 products for 4 outputs in place of 36.
+
+    Each 2 × 2 block of outputs is Aᵀ[(G kernel Gᵀ) ⊙ (Bᵀ t B)]A, t the 4 × 4 tile of inputs around it; ⊙ sums over c, and
+    is one matrix product over all tiles for each of its 16 entries. The backward pass has the same saving. The rounding
+    error is up to twice that of the other forms.
+
+    Raises:
+      ValueError: if the kernel is not 3 × 3.
+
+    Lavin, Gray, "Fast algorithms for convolutional neural networks", CVPR 2016.
+    """
+    x, kernel = _one_dtype(x, kernel)
+    if kernel.shape[:2] != (3, 3):
+        raise ValueError(f"the kernel has shape {kernel.shape}; Winograd's form is for 3 × 3: use convolve_sliced")
+    batch, height, width, c = x.shape
+    d = kernel.shape[3]
+    rows, columns = -(-height // 2), -(-width // 2)
+    # An odd size is computed as the next even one.
+    padded = jnp.pad(x, ((0, 0), (1, 2 * rows - height + 1), (1, 2 * columns - width + 1), (0, 0)))
+    inputs = [_transform_inputs(t, axis=2) for t in _transform_inputs(padded, axis=1)]
+    weights = [_transform_weights(t) for t in _transform_weights(kernel)]
+    # Sixteen products, not one with a batch of sixteen: XLA would copy its operands together, and lose a third.
+    products = [
+        [(t.reshape(batch * rows * columns, c) @ w).reshape(batch, rows, columns, d) for t, w in zip(*pair)]
+        for pair in zip(inputs, weights)
+    ]
+    halves = [_transform_outputs(*column) for column in zip(*products)]
+    blocks = [_transform_outputs(*row) for row in zip(*halves)]
+    y = jnp.stack([jnp.stack(row, axis=3) for row in blocks], axis=2)
+    return y.reshape(batch, 2 * rows, 2 * columns, d)[:, :height, :width]
 
 
 def max_pool(x: Float[Array, "batch height width c"]) -> Float[Array, "batch height//2 width//2 c"]:
@@ -73,3 +119,24 @@ def max_pool(x: Float[Array, "batch height width c"]) -> Float[Array, "batch hei
 def _one_dtype(x: Array, kernel: Array) -> tuple[Array, Array]:
     dtype = jnp.promote_types(x.dtype, kernel.dtype)
     return x.astype(dtype), kernel.astype(dtype)
+
+
+def _transform_inputs(x: Array, axis: int) -> tuple[Array, Array, Array, Array]:
+    """Bᵀ along an axis, for all tiles: entries 2i … 2i + 3 of the axis give entry i of the four results."""
+    pairs = x.reshape(*x.shape[:axis], x.shape[axis] // 2, 2, *x.shape[axis + 1 :])
+    even, odd = (lax.index_in_dim(pairs, i, axis + 1, keepdims=False) for i in range(2))
+    (t0, t2), (t1, t3) = (
+        (lax.slice_in_dim(t, 0, -1, axis=axis), lax.slice_in_dim(t, 1, None, axis=axis)) for t in (even, odd)
+    )
+    return t0 - t2, t1 + t2, t2 - t1, t1 - t3
+
+
+def _transform_weights(kernel: Array) -> tuple[Array, Array, Array, Array]:
+    """G along the first axis."""
+    k0, k1, k2 = kernel
+    return k0, (k0 + k1 + k2) / 2, (k0 - k1 + k2) / 2, k2
+
+
+def _transform_outputs(m0: Array, m1: Array, m2: Array, m3: Array) -> tuple[Array, Array]:
+    """Aᵀ."""
+    return m0 + m1 + m2, m1 - m2 - m3

@@ -1,4 +1,4 @@
-"""Both forms of a convolution are one function; pooling is reduce_window; a CPU gets the form that scans fast."""
+"""All forms of a convolution are one function; pooling is reduce_window; a CPU gets the form that scans fast."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,14 @@ import pytest
 from jax import lax
 
 from mmd_jax.models import convolution
-from mmd_jax.models.convolution import convolve, convolve_builtin, convolve_sliced, max_pool
+from mmd_jax.models.convolution import (
+    MIN_CHANNELS,
+    convolve,
+    convolve_builtin,
+    convolve_sliced,
+    convolve_winograd,
+    max_pool,
+)
 
 SHAPES = [
     ((2, 8, 8, 1), (3, 3, 1, 4)),
@@ -15,10 +22,18 @@ SHAPES = [
     ((1, 6, 4, 2), (5, 2, 2, 3)),
     ((2, 1, 1, 4), (1, 1, 4, 4)),
 ]
+# Even and odd sizes, less than a tile, few and many channels.
+THREE = [
+    ((2, 8, 8, 1), (3, 3, 1, 4)),
+    ((3, 5, 7, 3), (3, 3, 3, 2)),
+    ((2, 4, 7, 8), (3, 3, 8, 5)),
+    ((1, 1, 2, 16), (3, 3, 16, 3)),
+]
+CASES = [(convolve_sliced, shapes) for shapes in SHAPES] + [(convolve_winograd, shapes) for shapes in THREE]
 
 
-@pytest.mark.parametrize("shapes", SHAPES)
-def test_both_forms_agree_in_value_and_gradient(key, shapes):
+@pytest.mark.parametrize("form, shapes", CASES)
+def test_the_forms_agree_in_value_and_gradient(key, form, shapes):
     x, kernel, weight = (jax.random.normal(jax.random.fold_in(key, i), s) for i, s in enumerate((*shapes, shapes[0])))
     weight = weight[..., :1]
 
@@ -26,14 +41,15 @@ def test_both_forms_agree_in_value_and_gradient(key, shapes):
         return lambda x, kernel: jnp.sum(jnp.sin(form(x, kernel)) * weight)
 
     # A sum of kh·kw·c products of standard normals, in float32.
-    np.testing.assert_allclose(convolve_sliced(x, kernel), convolve_builtin(x, kernel), atol=1e-5)
-    for sliced, builtin in zip(
-        jax.grad(loss(convolve_sliced), (0, 1))(x, kernel), jax.grad(loss(convolve_builtin), (0, 1))(x, kernel)
+    np.testing.assert_allclose(form(x, kernel), convolve_builtin(x, kernel), atol=2e-5)
+    for ours, builtin in zip(
+        jax.grad(loss(form), (0, 1))(x, kernel), jax.grad(loss(convolve_builtin), (0, 1))(x, kernel)
     ):
-        np.testing.assert_allclose(sliced, builtin, atol=1e-4)
+        np.testing.assert_allclose(ours, builtin, atol=1e-4)
 
 
-def test_sliced_form_is_the_double_loop(key):
+@pytest.mark.parametrize("form", [convolve_sliced, convolve_winograd])
+def test_a_form_is_the_double_loop(key, form):
     x = np.asarray(jax.random.normal(key, (2, 4, 5, 3)), np.float64)
     kernel = np.asarray(jax.random.normal(jax.random.fold_in(key, 1), (3, 3, 3, 2)), np.float64)
     expected = np.zeros((2, 4, 5, 2))
@@ -43,17 +59,57 @@ def test_sliced_form_is_the_double_loop(key):
                 for v in range(3):
                     if 0 <= i + u - 1 < 4 and 0 <= j + v - 1 < 5:
                         expected[:, i, j] += x[:, i + u - 1, j + v - 1] @ kernel[u, v]
-    np.testing.assert_allclose(convolve_sliced(jnp.float32(x), jnp.float32(kernel)), expected, atol=1e-5)
+    np.testing.assert_allclose(form(jnp.float32(x), jnp.float32(kernel)), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("form", [convolve_sliced, convolve_builtin, convolve])
+def test_winograd_rounds_little_more_than_a_sum_of_products(key):
+    """In units of float32's precision; the operands are images after ReLU and He's weights, as in a network."""
+    x = jax.nn.relu(jax.random.normal(key, (2, 8, 8, 32)))
+    kernel = jax.random.normal(jax.random.fold_in(key, 1), (3, 3, 32, 16)) / 12
+    with jax.enable_x64(True):
+        exact = np.asarray(convolve_builtin(jnp.float64(np.asarray(x)), jnp.float64(np.asarray(kernel))))
+        in_float64 = np.asarray(convolve_winograd(jnp.float64(np.asarray(x)), jnp.float64(np.asarray(kernel))))
+    np.testing.assert_allclose(in_float64, exact, atol=1e-13)
+    error = np.sqrt(np.mean((np.asarray(convolve_winograd(x, kernel)) - exact) ** 2)) / exact.std()
+    assert error < 4 * np.finfo(np.float32).eps
+
+
+def test_winograd_maps_over_kernels(key):
+    x = jax.random.normal(key, (2, 6, 5, 8))
+    kernels = jax.random.normal(jax.random.fold_in(key, 1), (3, 3, 3, 8, 4))
+    together = jax.vmap(convolve_winograd, (None, 0))(x, kernels)
+    np.testing.assert_allclose(together, jnp.stack([convolve_winograd(x, kernel) for kernel in kernels]), atol=1e-5)
+
+
+def test_winograd_refuses_other_kernels():
+    with pytest.raises(ValueError, match=r"shape \(5, 5, 8, 2\).*use convolve_sliced"):
+        convolve_winograd(jnp.ones((1, 8, 8, 8)), jnp.ones((5, 5, 8, 2)))
+
+
+@pytest.mark.parametrize(
+    "size, channels, dtype, winograd",
+    [
+        (3, MIN_CHANNELS, jnp.float32, True),
+        (3, MIN_CHANNELS - 1, jnp.float32, False),
+        (5, MIN_CHANNELS, jnp.float32, False),
+        (3, MIN_CHANNELS, jnp.bfloat16, False),
+    ],
+)
+def test_on_cpu_the_form_goes_by_kernel_and_dtype(size, channels, dtype, winograd):
+    x, kernel = jnp.ones((1, 8, 8, channels), dtype), jnp.ones((size, size, channels, 2), dtype)
+    text = jax.jit(lambda x, kernel: convolve(x, kernel)).lower(x, kernel).as_text()
+    assert text.count("stablehlo.dot_general") == (16 if winograd else 1)
+
+
+@pytest.mark.parametrize("form", [convolve_sliced, convolve_winograd, convolve_builtin, convolve])
 def test_dtype_is_the_wider_one(form):
-    x, kernel = jnp.ones((1, 4, 4, 2), jnp.bfloat16), jnp.ones((3, 3, 2, 2), jnp.bfloat16)
+    x, kernel = jnp.ones((1, 4, 4, 8), jnp.bfloat16), jnp.ones((3, 3, 8, 2), jnp.bfloat16)
     assert form(x, kernel).dtype == jnp.bfloat16
     assert form(x, kernel.astype(jnp.float32)).dtype == jnp.float32
 
 
-def test_on_cpu_a_scanned_training_step_holds_no_convolution_op():
+@pytest.mark.parametrize("channels", [1, MIN_CHANNELS])
+def test_on_cpu_a_scanned_training_step_holds_no_convolution_op(channels):
     """In a loop, XLA's CPU backend runs one 9 to 23 times slower; a matrix product it runs as fast as outside."""
 
     def step(kernel, x):
@@ -61,7 +117,7 @@ def test_on_cpu_a_scanned_training_step_holds_no_convolution_op():
 
     def lowered(platform):
         scanned = jax.jit(lambda kernel, xs: lax.scan(step, kernel, xs))
-        return scanned.lower(jnp.ones((3, 3, 1, 2)), jnp.ones((4, 2, 8, 8, 1))).as_text()
+        return scanned.lower(jnp.ones((3, 3, channels, 2)), jnp.ones((4, 2, 8, 8, channels))).as_text()
 
     assert jax.default_backend() == "cpu"
     text = lowered("cpu")
