@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import pdist
 
-from experiments.benchmarks import mmd
+from experiments.benchmarks import mmd, training
 from experiments.peer_process import ROOT, PeerProcess
 from experiments.peers import PATH_VARIABLE, aggregated_peers, median_distance, peers
 
@@ -173,3 +173,52 @@ def test_bad_arguments_are_refused(arguments, message, capsys):
     with pytest.raises(SystemExit):
         mmd.main(arguments)
     assert message in capsys.readouterr().err
+
+
+TORCH = """
+__version__ = "0.0"
+
+def get_num_threads():
+    return 1
+"""
+
+
+def test_training_prints_a_rate_for_each_way(monkeypatch, capsys):
+    monkeypatch.delenv(PATH_VARIABLE, raising=False)
+    monkeypatch.setattr(training, "start_torch", lambda pythons: (None, "no torch"))
+    monkeypatch.setitem(training.SHAPES, "8x8x1", training.Shape(8, 1, 2, 4))
+    monkeypatch.setattr(training, "PAUSE", 0.0)
+    training.main(["--shapes", "8x8x1", "--repeats", "2", "--seconds", "0.01"])
+    _, _, *rows, missing = capsys.readouterr().out.splitlines()
+    assert missing == "torch: not here: no torch"
+    assert [row.split()[3] for row in rows] == ["scanned", "loop", "forward"]
+    for row in rows:
+        wall, against, core, _ = row.split()[4:]
+        assert int(wall) > 0 and int(core) > 0 and against == "–"
+
+
+def test_training_looks_for_torch_in_the_folder_and_says_why_not(tmp_path, monkeypatch):
+    monkeypatch.delenv(PATH_VARIABLE, raising=False)
+    if importlib.util.find_spec("torch") is None:
+        torch, why = training.start_torch([sys.executable])
+        assert torch is None and "No module named 'torch'" in why
+        (tmp_path / "torch.py").write_text(TORCH)
+        monkeypatch.setenv(PATH_VARIABLE, str(tmp_path))
+    torch, _ = training.start_torch([sys.executable])
+    assert torch is not None and torch.version.startswith("torch ")
+    with pytest.raises(RuntimeError, match="KeyError: 'no such way'"):
+        torch.timed("no such way", 1)
+    torch.close()
+
+
+def test_rounds_are_compared_in_turn(monkeypatch, capsys):
+    """Ours is twice as fast as torch in each round, though the machine is ten times slower in one of them."""
+    rates = {
+        "scanned": training.Rates([200.0, 20.0, 200.0], [100.0, 100.0, 100.0]),
+        "torch": training.Rates([100.0, 10.0, 100.0], [400.0, 400.0, 400.0]),
+    }
+    monkeypatch.setattr(training, "start_torch", lambda pythons: (None, ""))
+    monkeypatch.setattr(training, "measure", lambda *arguments: rates)
+    training.main(["--shapes", "28x28x1"])
+    first = capsys.readouterr().out.splitlines()[2].split()
+    assert first[3:] == ["scanned", "200", "2.00", "100", "0.25"]
