@@ -1,4 +1,7 @@
-"""Does the MMD at layer n predict what freezing n layers costs? Both change with depth, so it is asked within layers."""
+"""Does the MMD at layer n predict what freezing n layers costs? Both change with depth, so it is asked within layers.
+
+And within kinds of splits, which differ in both for reasons of their own.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.report.transferability_evidence import correlation as text
 from experiments.study.correlation import Correlation, naive, pooled, standardised, within
 from experiments.study.differences import Key, Network, key_of
 
@@ -35,11 +39,11 @@ class Prediction(NamedTuple):
 
     Attributes:
       splits: their kinds: "random and dissimilar", "random", or "dissimilar".
-      within: one correlation a layer 1 … L − 1.
-      pooled: from all layers, each centred and scaled over splits.
+      within: one correlation a layer 1 … L − 1; without an interval over two kinds.
+      pooled: from all layers, each centred and scaled over the splits of each kind.
       naive: of all layers and splits without centring, shown as a warning; none where it is not defined.
       points: what `pooled` is the correlation of: (kind, split, n, MMD², drop) of each split and layer that went in, both
-        less their mean over splits and in units of their standard deviation over splits.
+        less their mean over the splits of their kind and in units of their standard deviation over these.
       verdict: "more" (a larger MMD² goes with a larger drop), "less", or "open".
       sentence: the same in words, no stronger than interval and p-value.
     """
@@ -97,20 +101,26 @@ def beside(
 
 
 def predictions(found: Sequence[Beside], level: float = 0.95) -> list[Prediction]:
-    """What all splits together say, and the random ones alone; once where there is one kind only."""
-    kinds = list(dict.fromkeys(split.kind for split in found))
-    sets = {" and ".join(kinds): list(found)} if found else {}
-    if "random" in kinds:
-        sets["random"] = [split for split in found if split.kind == "random"]
-    return [_predicted(name, splits, level) for name, splits in sets.items()]
+    """What all splits together say, each compared with those of its kind, and the random ones alone; once where there is
+    one kind only. The single split of a kind has nothing to be compared with: it is left out, and the sentence says so."""
+    kinds = {kind: [split for split in found if split.kind == kind] for kind in dict.fromkeys(s.kind for s in found)}
+    used = [kind for kind, splits in kinds.items() if len(splits) > 1] or list(kinds)[:1]
+    sets = [used, ["random"]] if len(used) > 1 and "random" in used else [used] if used else []
+    alone = " ".join(
+        f"The one {kind} split is left out: there is no other of its kind to compare it with."
+        for kind in kinds
+        if kind not in used
+    )
+    made = [_predicted(" and ".join(names), [s for kind in names for s in kinds[kind]], level) for names in sets]
+    return [one._replace(sentence=f"{one.sentence} {alone}".rstrip()) for one in made]
 
 
 def _predicted(name: str, splits: Sequence[Beside], level: float) -> Prediction:
-    drop = np.array([split.drop for split in splits])
+    drop, kinds = np.array([split.drop for split in splits]), [split.kind for split in splits]
     mmd2 = np.array([split.mmd2 for split in splits])[:, : drop.shape[1]]
-    one, trend = pooled(mmd2, drop, level), naive(mmd2, drop)
+    one, trend = pooled(mmd2, drop, level, kinds=kinds), naive(mmd2, drop)
     columns = list(one.columns)
-    x, y = standardised(mmd2[:, columns]), standardised(drop[:, columns])
+    x, y = standardised(mmd2[:, columns], kinds), standardised(drop[:, columns], kinds)
     points = [
         (split.kind, split.split, column + 1, float(x[i, k]), float(y[i, k]))
         for i, split in enumerate(splits)
@@ -118,7 +128,7 @@ def _predicted(name: str, splits: Sequence[Beside], level: float) -> Prediction:
     ]
     verdict = _verdict(one, 1 - level)
     sentence = _sentence(name, one, trend, verdict, 1 - level)
-    return Prediction(name, within(mmd2, drop, level), one, trend, points, verdict, sentence)
+    return Prediction(name, within(mmd2, drop, level, kinds=kinds), one, trend, points, verdict, sentence)
 
 
 def _verdict(one: Correlation, alpha: float) -> str:
@@ -129,13 +139,14 @@ def _verdict(one: Correlation, alpha: float) -> str:
 
 
 def _sentence(splits: str, one: Correlation, trend: float | None, verdict: str, alpha: float) -> str:
+    inside = "Within layers and kinds" if one.num_kinds > 1 else "Within layers"
     where = f"over {one.num_splits} {splits} split{'' if one.num_splits == 1 else 's'}"
     if one.r is None:
         said = f"Whether the MMD at layer n predicts what freezing n layers costs can't be said {where}: {one.reason}."
     elif one.low is None:
-        said = f"Within layers, {where}, MMD² and the cost of freezing correlate with r = {_r(one.r)}; {one.reason}."
+        said = f"{inside}, {where}, MMD² and the cost of freezing correlate with r = {text(one.r)}; {one.reason}."
     else:
-        numbers = f"r = {_r(one.r)} ({_r(one.low)} … {_r(one.high)}), permutation p = {one.pvalue:.2g}"
+        numbers = f"r = {text(one.r)} ({text(one.low)} … {text(one.high)}), permutation p = {one.pvalue:.2g}"
         claim = {
             "more": "splits whose halves are farther apart at layer n lose more from freezing n layers",
             "less": "splits whose halves are farther apart at layer n lose less from freezing n layers",
@@ -143,17 +154,13 @@ def _sentence(splits: str, one: Correlation, trend: float | None, verdict: str, 
         }[verdict]
         split_minds = verdict == "open" and ((one.pvalue or 0.0) <= alpha or one.low * (one.high or 0.0) > 0)
         doubt = "; interval and permutation test do not agree, so no side is taken" if split_minds else ""
-        said = f"Within layers, {where}, {claim}: {numbers}{doubt}."
+        said = f"{inside}, {where}, {claim}: {numbers}{doubt}."
     if trend is not None:
         said += (
-            f" (All layers and splits together, without centring, give r = {_r(trend)}; a trend of both with depth is "
+            f" (All layers and splits together, without centring, give r = {text(trend)}; a trend of both with depth is "
             "enough for that, so it is no evidence.)"
         )
     return said
-
-
-def _r(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.2f}".replace("-", "−")
 
 
 def _numbers(row: Mapping[str, Any], name: str, num_layers: int) -> np.ndarray:

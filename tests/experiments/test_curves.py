@@ -12,6 +12,7 @@ from experiments.study import correlation, curves, distances
 from experiments.study.differences import Key, estimate, paired, split_means
 from experiments.study.statements import statements
 from mmd_jax.intervals import holm, t_interval
+from tests.experiments import synthetic
 
 SMALL = ("conv1", "conv2", "fc3", "fc4")
 
@@ -329,6 +330,80 @@ def test_permutation_pvalue_is_exact():
     assert many.pvalue * 5000 == pytest.approx(round(many.pvalue * 5000)) and many.pvalue >= 1 / 5000
 
 
+MIXED = np.repeat([0, 1], [5, 3])
+
+
+def mixed(rng, r, offset):
+    """Five splits of one kind and three of another, which lies `offset` standard deviations higher, in x as in y."""
+    x, y = tables(rng, 8, r)
+    return x + offset * MIXED[:, None], y + offset * MIXED[:, None]
+
+
+def test_a_difference_between_kinds_is_no_correlation():
+    """Whatever sets the kinds apart changes nothing; r is the mean over layers and kinds, weighted by splits less one."""
+    rng = np.random.default_rng(0)
+    x, y = mixed(rng, 0.3, 0.0)
+    found = correlation.pooled(x, y, kinds=MIXED)
+    each = [[stats.pearsonr(x[g == MIXED, k], y[g == MIXED, k]).statistic for k in range(7)] for g in (0, 1)]
+    assert found.r == pytest.approx(np.mean((4 * np.array(each[0]) + 2 * np.array(each[1])) / 6))
+    assert (found.num_splits, found.num_kinds) == (8, 2)
+    step = MIXED[:, None]
+    moved = correlation.pooled(x * (1 + step) + 5 * step, y + 9 * step, kinds=MIXED)
+    np.testing.assert_allclose(moved[:4], found[:4])
+    before, after = (correlation.within(x, table, kinds=MIXED) for table in (y, y + 9 * step))
+    assert [one.r for one in after] == pytest.approx([one.r for one in before])
+    assert {one.low for one in after} == {None} and "several kinds" in after[0].reason
+    assert correlation.pooled(x + 5 * step, y + 9 * step).r > 0.9  # as if they were of one kind
+
+
+def test_splits_are_shuffled_within_their_kind():
+    """Against the slow way: every order of the first five beside every order of the other three."""
+    x, y = mixed(np.random.default_rng(4), 0.5, 3.0)
+    found = correlation.pooled(x, y, kinds=MIXED)
+    a, b = (correlation.standardised(table, MIXED) for table in (x, y))
+    ways = itertools.product(itertools.permutations(range(5)), itertools.permutations(range(5, 8)))
+    values = [abs(np.sum(a[[*first, *second]] * b)) / 42 for first, second in ways]
+    assert len(values) == 720 and found.pvalue == pytest.approx(np.mean(np.array(values) >= abs(found.r) - 1e-9))
+    rng = np.random.default_rng(0)
+    kinds = np.repeat(["random", "dissimilar"], [6, 4])  # 17,280 orders: some of them
+    many = correlation.pooled(*tables(rng, 10, 0.97), kinds=kinds)
+    assert many.pvalue in (1 / 5000, 2 / 5000)  # the observed order may be drawn again
+    apart = 100.0 * (kinds == "random")[:, None]  # an order that mixes them would make this r the largest of all
+    offset = correlation.pooled(*(table + apart for table in tables(rng, 10, 0.0)), kinds=kinds)
+    assert offset.pvalue > 0.01
+
+
+def test_the_single_split_of_a_kind_is_left_out():
+    x, y = tables(np.random.default_rng(0), 6, 0.5)
+    alone = correlation.pooled(x, y, kinds=[0, 0, 0, 0, 0, 1])
+    assert alone == correlation.pooled(x[:5], y[:5]) and alone.num_splits == 5
+    assert correlation.within(x, y, kinds=[0, 0, 0, 0, 0, 1]) == correlation.within(x[:5], y[:5])
+    few = correlation.pooled(x[:4], y[:4], kinds=[0, 0, 1, 1])
+    assert few.r is None and few.reason == "only 4 splits of 2 kinds; at least 5 are needed"
+    with pytest.raises(ValueError, match="kinds has shape"):
+        correlation.pooled(x, y, kinds=[0, 1])
+
+
+@pytest.mark.parametrize("offset", [0.0, 3.0])
+def test_level_and_coverage_over_two_kinds(offset):
+    """Nominal .05 and .95; 300 studies, where pooling over kinds claims a relation in .26 of those with an offset."""
+    rng, trials, claimed = np.random.default_rng(13), 300, 0
+    for _ in range(trials):
+        x, y = mixed(rng, 0.0, offset)
+        claimed += distances.predictions(studied(x, y, MIXED))[0].verdict != "open"
+    assert claimed <= stats.binom.ppf(0.999, trials, 0.05)
+    covered = sum(
+        low <= 0.8 <= high for low, high in (_interval(*mixed(rng, 0.8, offset), MIXED) for _ in range(trials))
+    )
+    assert stats.binom.ppf(0.001, trials, 0.945) <= covered
+
+
+def studied(x, y, kinds=None):
+    names = ["random" if not kind else "dissimilar" for kind in (np.zeros(len(x)) if kinds is None else kinds)]
+    nothing = np.zeros(x.shape[1] + 1, int)
+    return [distances.Beside(k, i, np.append(x[i], 0.0), y[i], nothing, nothing) for i, k in enumerate(names)]
+
+
 @pytest.mark.parametrize("splits", [5, 10])
 @pytest.mark.parametrize("r", [0.0, 0.8])
 def test_pooled_interval_covers(splits, r):
@@ -339,11 +414,11 @@ def test_pooled_interval_covers(splits, r):
     assert stats.binom.ppf(0.001, trials, 0.945) <= covered <= stats.binom.ppf(0.999, trials, 0.98)
 
 
-def _interval(x, y):
+def _interval(x, y, kinds=None):
     # The permutations, which are not asked for here, take longer than all else.
     before, correlation._permuted = correlation._permuted, lambda *_: 1.0
     try:
-        return correlation.pooled(x, y)[1:3]
+        return correlation.pooled(x, y, kinds=kinds)[1:3]
     finally:
         correlation._permuted = before
 
@@ -420,10 +495,7 @@ def test_distance_and_drop_are_means_over_directions_and_seeds():
 def test_a_planted_relation_is_seen_and_its_sign(sign):
     rng = np.random.default_rng(0)
     x, y = tables(rng, 10, sign * 0.97)
-    found = [
-        distances.Beside("random", i, np.append(x[i], 0.0), y[i], np.zeros(8, int), np.zeros(8, int)) for i in range(10)
-    ]
-    (one,) = distances.predictions(found)
+    (one,) = distances.predictions(studied(x, y))
     assert one.verdict == ("more" if sign > 0 else "less")
     assert f"lose {one.verdict} from" in one.sentence
 
@@ -433,11 +505,7 @@ def test_no_relation_is_said_so_whatever_the_trend():
     claimed, rng = 0, np.random.default_rng(3)
     for _ in range(100):
         x, y = tables(rng, 5, 0.0)
-        found = [
-            distances.Beside("random", i, np.append(x[i], 0.0), y[i], np.zeros(8, int), np.zeros(8, int))
-            for i in range(5)
-        ]
-        (one,) = distances.predictions(found)
+        (one,) = distances.predictions(studied(x, y))
         assert one.naive > 0.9 and "no evidence" in one.sentence
         claimed += one.verdict != "open"
         assert (one.verdict == "open") == ("not seen to predict" in one.sentence)
@@ -445,13 +513,25 @@ def test_no_relation_is_said_so_whatever_the_trend():
 
 
 def test_kinds_are_told_together_and_alone(whole):
-    together, alone = whole["predictions"]
-    assert (together["splits"], together["pooled"]["num_splits"]) == ("random and dissimilar", 6)
-    assert (alone["splits"], alone["pooled"]["num_splits"]) == ("random", 5)
-    assert {kind for kind, *_ in alone["points"]} == {"random"}
+    (one,) = whole["predictions"]
+    assert (one["splits"], one["pooled"]["num_splits"]) == ("random", 5)
+    assert "The one dissimilar split is left out" in one["sentence"]
+    assert {kind for kind, *_ in one["points"]} == {"random"}
+    two = synthetic.header(dissimilar=3, seeds=1)
+    together, alone = curves.summarise(two, synthetic.rows(two))["predictions"]
+    assert (together["splits"], together["pooled"]["num_splits"]) == ("random and dissimilar", 8)
+    assert "Within layers and kinds, over 8 random and dissimilar splits" in together["sentence"]
+    assert (alone["splits"], alone["pooled"]["num_splits"]) == ("random", 5) and "left out" not in alone["sentence"]
+    for kind in ("random", "dissimilar"):  # each kind has its own mean and scale
+        points = np.array([[x, y] for of, _, n, x, y in together["points"] if of == kind and n == 3])
+        np.testing.assert_allclose(points.mean(axis=0), 0, atol=1e-12)
+        np.testing.assert_allclose(points.std(axis=0, ddof=1), 1)
     only = synthetic.header(random=0, dissimilar=2, seeds=1)
     (one,) = curves.summarise(only, synthetic.rows(only))["predictions"]
     assert one["splits"] == "dissimilar" and one["pooled"]["r"] is None
+    singles = synthetic.header(random=1, dissimilar=1, seeds=1)
+    (one,) = curves.summarise(singles, synthetic.rows(singles))["predictions"]
+    assert "only 1 split;" in one["sentence"] and "left out" in one["sentence"]
 
 
 def test_dead_layers_and_missing_distances():

@@ -18,6 +18,7 @@ from experiments import workdir
 from experiments.report import transferability, yosinski2014
 from experiments.report import transferability_plots as plots
 from experiments.study import curves
+from tests.experiments import synthetic
 
 SMALL = ("conv1", "fc2 <script>", "$\\frac", "logits")
 FOUR = ("base", "AnB", "BnB", "AnB+")
