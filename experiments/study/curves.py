@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.study.differences import BASE, LONG, Estimate, Network, estimate, paired, split_means
+from experiments.study.differences import BASE, LONG, Estimate, Network, estimate, paired, shared_halves, split_means
 from experiments.study.distances import beside, predictions
 from experiments.study.statements import statements
 
@@ -62,13 +62,15 @@ def summarise(header: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], leve
     (directions and seeds), and intervals are Student's over splits.
 
     Args:
-      header: of the study; "layers" has the names of its L layers.
+      header: of the study; "layers" has the names of its L layers, and "halves", if it is there, of each split "kind",
+        "split" and the classes of "A" and "B".
       rows: one dict a trained network, and one a distance (treatment "distance").
       level: of all intervals; tests are at 1 − level.
 
     Returns:
       Plain values: "header", "level", "networks" (see `Network`), "curves" (`Point`), "statements" (`Statement`),
       "difficulty" (`Difficulty`), "largest_gap" (the split with the largest difference between its halves, or none),
+      "shared_halves" (kind -> the half that is the same in all its splits: there are no statements on these),
       "ceiling" (kinds whose base networks are nearly always right), "beside" (`Beside`) and "predictions" (`Prediction`).
 
     Raises:
@@ -83,7 +85,8 @@ def summarise(header: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], leve
                 f"a row of {network.treatment} has n = {network.n}; expected 0 for base and long, and 1 … "
                 f"{num_layers - 1} for the others, the network having {num_layers} layers"
             )
-    points = curves(networks, level)
+    shared = shared_halves(header.get("halves", []), networks)
+    points = curves(networks, level, shared)
     found = beside(rows, networks, num_layers, level)
     halves = difficulty(networks)
     gaps = [half for half in halves if half.gap is not None]
@@ -93,7 +96,8 @@ def summarise(header: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], leve
             "level": level,
             "networks": [_row(network) for network in networks],
             "curves": points,
-            "statements": statements(networks, num_layers, level),
+            "statements": statements([n for n in networks if n.key.kind not in shared], num_layers, level),
+            "shared_halves": shared,
             "difficulty": halves,
             "largest_gap": max(gaps, key=lambda half: abs(half.gap or 0.0), default=None),
             "ceiling": [
@@ -105,14 +109,17 @@ def summarise(header: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], leve
     )
 
 
-def curves(networks: Sequence[Network], level: float = 0.95) -> list[Point]:
-    """One point a kind of split, treatment and n; kinds and treatments as they come, n rising."""
+def curves(networks: Sequence[Network], level: float = 0.95, shared: Mapping[str, str] | None = None) -> list[Point]:
+    """One point a kind of split, treatment and n; kinds and treatments as they come, n rising.
+
+    `shared`: kind -> the half that is the same in all its splits.
+    """
     groups: dict[tuple[str, str, int], list[Network]] = {}
     for network in networks:
         groups.setdefault((network.key.kind, network.treatment, network.n), []).append(network)
     kinds, treatments = (list(dict.fromkeys(name[i] for name in groups)) for i in (0, 1))
     order = sorted(groups, key=lambda name: (kinds.index(name[0]), treatments.index(name[1]), name[2]))
-    return [_point(name, groups[name], level) for name in order]
+    return [_point(name, groups[name], level, (shared or {}).get(name[0], "")) for name in order]
 
 
 def difficulty(networks: Sequence[Network]) -> list[Difficulty]:
@@ -126,11 +133,11 @@ def difficulty(networks: Sequence[Network]) -> list[Difficulty]:
     return found
 
 
-def _point(name: tuple[str, str, int], networks: Sequence[Network], level: float) -> Point:
+def _point(name: tuple[str, str, int], networks: Sequence[Network], level: float, shared: str) -> Point:
     columns = [{n.key: float(getattr(n, field)) for n in networks} for field in ("accuracy", "difference", "relative")]
     by_split = [split_means(column) for column in columns]
     splits = {split: (by_split[0][split], by_split[1][split], by_split[2][split]) for split in by_split[0]}
-    accuracy, difference, relative = (estimate(column, level) for column in columns)
+    accuracy, difference, relative = (estimate(column, level, shared=shared) for column in columns)
     if name[1] == BASE:  # beside itself
         difference, relative = (one._replace(low=None, high=None, over=None) for one in (difference, relative))
     return Point(*name, accuracy, difference, relative, splits, len(networks))

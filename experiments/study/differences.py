@@ -59,9 +59,10 @@ class Estimate(NamedTuple):
 
     Attributes:
       estimate: mean over splits of the means within a split.
-      low: lower end; none where there is no interval.
+      low: lower end; none where there is no interval: of one unit, or of units that are all equal.
       high: upper end.
-      over: what the interval is over: "splits"; "networks of one split", which says nothing about other splits; or none.
+      over: what the interval is over: "splits"; "splits that share half B" (or A), which says nothing about other classes
+        there; "networks of one split", which says nothing about other splits; or none.
       num: units behind it.
     """
 
@@ -116,28 +117,60 @@ def key_of(row: Mapping[str, Any]) -> Key:
     return Key(row["kind"], row["split"], row["target"], row["seed"])
 
 
+def shared_halves(halves: Sequence[Mapping[str, Any]], networks: Sequence[Network]) -> dict[str, str]:
+    """The kinds whose splits all have the same classes in a half, so that they are no independent draws: it differs from
+    split to split by initialisation alone.
+
+    Args:
+      halves: of each split "kind", "split" and the classes of "A" and "B".
+      networks: whose splits count.
+
+    Returns:
+      Kind -> "half B", say; kinds with one split are not among them.
+    """
+    trained = {network.key[:2] for network in networks}
+    found = {}
+    for kind in dict.fromkeys(kind for kind, _ in trained):
+        splits = [half for half in halves if half["kind"] == kind and (kind, half["split"]) in trained]
+        same = [name for name in "AB" if len({frozenset(split[name]) for split in splits}) == 1]
+        if len(splits) > 1 and same:
+            found[kind] = "half " + " and half ".join(same)
+    return found
+
+
 def split_means(values: Mapping[Key, float]) -> dict[int, float]:
     """Mean over directions and seeds within each split of one kind, by the split's number."""
     splits = sorted({key.split for key in values})
     return {split: float(np.mean([value for key, value in values.items() if key.split == split])) for split in splits}
 
 
-def estimate(values: Mapping[Key, float], level: float = 0.95) -> Estimate:
+def alike(values: Sequence[float]) -> bool:
+    """Whether all are equal, as shares of few rows may be: Student's interval then has no width, which no one can mean.
+
+    Differences of shares that are equal in exact arithmetic differ by some 1e-17.
+    """
+    return bool(np.ptp(values) < 1e-12)
+
+
+def estimate(values: Mapping[Key, float], level: float = 0.95, *, shared: str = "") -> Estimate:
     """The mean over splits with Student's interval, degrees of freedom = splits − 1.
 
-    With one split the interval is over its networks (directions and seeds) and marked so; with one network there is none.
+    With one split the interval is over its networks (directions and seeds) and marked so; with one network, or where all
+    are alike, there is none.
 
     Args:
       values: of one kind of split, by network.
       level: nominal coverage.
+      shared: the half that all splits have in common; "": none.
 
     Returns:
       The estimate; NaN with no interval where a value is NaN.
     """
     means = list(split_means(values).values())
     mean = float(np.mean(means))
-    units, over = (means, OVER_SPLITS) if len(means) > 1 else (list(values.values()), OVER_NETWORKS)
-    if len(units) < 2 or not np.isfinite(units).all():
+    over_splits = f"{OVER_SPLITS} that share {shared}" if shared else OVER_SPLITS
+    units, over = (means, over_splits) if len(means) > 1 else (list(values.values()), OVER_NETWORKS)
+    if len(units) < 2 or not np.isfinite(units).all() or alike(units):
         return Estimate(mean, None, None, None, len(units))
     interval = t_interval(units, level)
     return Estimate(mean, interval.low, interval.high, over, interval.num)

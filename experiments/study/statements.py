@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from experiments.study.differences import BASE, LONG, Key, Network, split_means
+from experiments.study.differences import BASE, LONG, Key, Network, alike, split_means
 from mmd_jax.intervals import holm, t_interval
 
 # (treatment, n) -> the accuracy of each of its networks, of one kind of split.
@@ -46,9 +46,9 @@ class Statement(NamedTuple):
       contrast: what was subtracted from what, and what was averaged.
       unit: of the effect times 100: "points" or "points a layer".
       effect: mean over splits, as a share.
-      low: lower end of Student's interval over splits.
+      low: lower end of Student's interval over splits; none where all splits gave the same effect.
       high: upper end.
-      pvalue: two-sided, of an effect of 0.
+      pvalue: two-sided, of an effect of 0; 1 where all splits gave the same.
       adjusted: the same by Holm's method over all statements of the kind.
       num_splits: independent units; degrees of freedom + 1.
       by_split: the contrast in each split.
@@ -60,8 +60,8 @@ class Statement(NamedTuple):
     contrast: str
     unit: str
     effect: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     pvalue: float
     adjusted: float
     num_splits: int
@@ -175,11 +175,11 @@ def _shared(columns: Sequence[Mapping[Key, float]]) -> list[Key]:
 
 
 def _pvalue(means: Sequence[float]) -> float:
-    """Student's two-sided p-value of a mean of 0; where all values are equal, 1 or 0."""
+    """Student's two-sided p-value of a mean of 0; 1 where all values are equal, which accuracies on few rows can be by
+    chance: without differences between splits there is nothing to tell an effect from."""
     values = np.asarray(means)
-    # Differences of shares that are equal in exact arithmetic differ by some 1e-17.
-    if np.ptp(values) < 1e-12:
-        return 1.0 if abs(values.mean()) < 1e-12 else 0.0
+    if alike(means):
+        return 1.0
     t = values.mean() / (values.std(ddof=1) / math.sqrt(len(values)))
     return float(2 * stats.t.sf(abs(t), len(values) - 1))
 
@@ -187,7 +187,7 @@ def _pvalue(means: Sequence[float]) -> float:
 def _judged(
     kind: str, contrast: Contrast, means: list[float], adjusted: float, num_statements: int, level: float
 ) -> Statement:
-    interval, pvalue = t_interval(means, level), _pvalue(means)
+    interval, pvalue, same = t_interval(means, level), _pvalue(means), alike(means)
     minus = f" − {contrast.reference}" if contrast.reference else ""
     return Statement(
         kind=kind,
@@ -195,13 +195,24 @@ def _judged(
         contrast=contrast.subject + minus,
         unit=contrast.unit,
         effect=interval.estimate,
-        low=interval.low,
-        high=interval.high,
+        low=None if same else interval.low,
+        high=None if same else interval.high,
         pvalue=pvalue,
         adjusted=adjusted,
         num_splits=len(means),
         by_split=means,
-        sentence=_sentence(contrast, interval[:3], pvalue, adjusted, num_statements, 1 - level),
+        sentence=_same(contrast, means)
+        if same
+        else _sentence(contrast, interval[:3], pvalue, adjusted, num_statements, 1 - level),
+    )
+
+
+def _same(contrast: Contrast, means: Sequence[float]) -> str:
+    beside = f" beside {contrast.reference}" if contrast.reference else ""
+    effect = f"{_signed(100 * means[0], 2)} {contrast.unit}"
+    return (
+        f"{contrast.subject}{beside}: {effect} in each of the {len(means)} splits. Where all splits give the same, nothing can "
+        "be said of others."
     )
 
 

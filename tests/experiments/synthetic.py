@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+CLASSES = ("0", "1", "2", "3", "<four>", "5", "6", "7", "8", "9")
 TREATMENTS = ("base", "long", "AnB", "AnB+", "BnB", "BnB+", "random")
 
 
@@ -31,16 +32,18 @@ def header(
     treatments: Any = TREATMENTS,
 ) -> dict[str, Any]:
     """What the script knows of the study."""
+    rng = np.random.default_rng(0)
+    orders = [[CLASSES[i] for i in rng.permutation(10)] for _ in range(random + dissimilar)]
     halves = [
         {
             "kind": kind,
             "split": split,
-            "A": ["0", "1", "2", "3", "<four>"],
-            "B": ["5", "6", "7", "8", "9"],
+            "A": orders[first + split][:5],
+            "B": orders[first + split][5:],
             "train": {"A": 450, "B": 448},
             "test": {"A": 226, "B": 224},
         }
-        for kind, count in (("random", random), ("dissimilar", dissimilar))
+        for kind, count, first in (("random", random, 0), ("dissimilar", dissimilar, random))
         for split in range(count)
     ]
     return {

@@ -246,12 +246,46 @@ def test_treatments_may_be_missing(without):
     assert not {p["treatment"] for p in found["curves"]} & set(without)
 
 
-def test_equal_differences_have_p_of_one_or_nothing():
-    rows = networks(lambda name, *_: 0.5 - 0.125 * (name == "AnB"), splits=3)
-    found = by_name(curves.summarise({"layers": ["a", "b"]}, rows))["AnB below base at its deepest"]
-    assert (found["effect"], found["low"], found["high"], found["pvalue"]) == (-0.125, -0.125, -0.125, 0)
-    same = by_name(curves.summarise({"layers": ["a", "b"]}, networks(lambda *_: 0.5)))
-    assert same["AnB below base at its deepest"]["pvalue"] == 1
+@pytest.mark.parametrize("drop", [0.125, 0.01, 0.0])
+@pytest.mark.parametrize("splits", [2, 3])
+def test_splits_that_all_give_the_same_say_nothing(drop, splits):
+    """Accuracies on few rows can be equal by chance: no claim, and no interval without a width."""
+    rows = networks(lambda name, s, t, i: base_of(s, t, i) - drop * (name == "AnB"), splits=splits)
+    found = curves.summarise({"layers": ["a", "b"]}, rows)
+    statement = by_name(found)["AnB below base at its deepest"]
+    assert statement["effect"] == pytest.approx(-drop)
+    assert (statement["low"], statement["high"], statement["pvalue"], statement["adjusted"]) == (None, None, 1, 1)
+    assert (
+        f"in each of the {splits} splits. Where all splits give the same, nothing can be said" in statement["sentence"]
+    )
+    assert not {" is below ", " is above "} & set(statement["sentence"])
+    point = next(p for p in found["curves"] if p["treatment"] == "AnB")
+    assert (point["difference"]["low"], point["difference"]["over"]) == (None, None)
+    assert point["accuracy"]["over"] == "splits"
+
+
+# Splits that share a half
+
+
+def halved(*splits, kind="dissimilar"):
+    return [{"kind": kind, "split": i, "A": list(a), "B": list(b)} for i, (a, b) in enumerate(splits)]
+
+
+def test_splits_that_share_a_half_are_not_tested():
+    rows = networks(lambda *of: planted(*of) + 0.001 * of[1], splits=3)
+    rows += networks(planted, splits=3, kind="dissimilar")
+    halves = halved(("012", "345"), ("123", "045"), ("234", "015"), kind="random")
+    halves += halved(("012", "789"), ("123", "987"), ("134", "879"))
+    found = curves.summarise({"layers": ["a", "b"], "halves": halves}, rows)
+    assert found["shared_halves"] == {"dissimilar": "half B"}
+    assert {statement["kind"] for statement in found["statements"]} == {"random"}
+    over = {(p["kind"], p["treatment"]): p["difference"]["over"] for p in found["curves"]}
+    assert over["random", "AnB"] == "splits" and over["dissimilar", "AnB"] == "splits that share half B"
+    halves[-1]["B"] = list("786")
+    found = curves.summarise({"layers": ["a", "b"], "halves": halves}, rows)
+    assert found["shared_halves"] == {} and {s["kind"] for s in found["statements"]} == {"random", "dissimilar"}
+    alone = curves.summarise({"layers": ["a", "b"], "halves": halves[:1]}, networks(planted, splits=1))
+    assert alone["shared_halves"] == {} and alone["curves"][1]["difference"]["over"] == "networks of one split"
 
 
 # Difficulty and what JSON holds
