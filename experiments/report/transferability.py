@@ -19,7 +19,7 @@ from experiments.report.transferability_evidence import NAMES, Study
 
 def write(directory: str | Path) -> None:
     """Writes figures/, table.csv, networks.csv and report.html from study.json, the page last; and, where there
-    is something to write, statements.csv and distances.csv.
+    is something to write, statements.csv and distances.csv. What an earlier call wrote of a larger study is removed.
 
     Raises:
       FileNotFoundError: the study has no study.json yet.
@@ -27,15 +27,17 @@ def write(directory: str | Path) -> None:
     directory = Path(directory)
     study = workdir.read_json(directory / "study.json")
     pictures = plots.figures(study)
-    for name, content in pictures.items():
-        workdir.write_bytes(directory / "figures" / name, content)
-    workdir.write_bytes(directory / "table.csv", as_csv(curve_rows(study)))
-    workdir.write_bytes(directory / "networks.csv", as_csv(study["networks"]))
+    files = {f"figures/{name}": content for name, content in pictures.items()}
+    files |= {"table.csv": as_csv(curve_rows(study)), "networks.csv": as_csv(study["networks"])}
     if study["statements"]:
         rows = [{name: value for name, value in row.items() if name != "by_split"} for row in study["statements"]]
-        workdir.write_bytes(directory / "statements.csv", as_csv(rows))
+        files["statements.csv"] = as_csv(rows)
     if distances := distance_rows(study):
-        workdir.write_bytes(directory / "distances.csv", as_csv(distances))
+        files["distances.csv"] = as_csv(distances)
+    for name, content in files.items():
+        workdir.write_bytes(directory / name, content)
+    for name in {"statements.csv", "distances.csv", *(f"figures/{picture}" for picture in plots.names())} - {*files}:
+        (directory / name).unlink(missing_ok=True)
     workdir.write_bytes(directory / "report.html", render(study, pictures))
 
 
@@ -170,6 +172,11 @@ def figure(study: Study, kind: str, show: Shower) -> Html:
         over = (
             "There is one split of this kind, so there is no interval over splits: the bars are over its networks "
             "(directions and seeds) and say nothing about other splits."
+        )
+    elif half := study["shared_halves"].get(kind):
+        over = (
+            f"The intervals are over {splits} splits that share {half}: they say nothing about other classes there, and little "
+            "about other splits."
         )
     return join(
         [

@@ -19,10 +19,7 @@ def level(study: Study) -> str:
 def claims(study: Study) -> Html:
     """The statements that people read off the figure, tested."""
     found = study["statements"]
-    title = tag("h2", "What people read off this figure, tested")
-    if not found:
-        return join([title, tag("p", "There is one split of each kind, so nothing can be tested over splits.")])
-    parts: list[Html] = [title]
+    parts = [tag("h2", "What people read off this figure, tested"), *(tag("p", line) for line in untested(study))]
     for kind in dict.fromkeys(statement["kind"] for statement in found):
         inside = [statement for statement in found if statement["kind"] == kind]
         parts += [
@@ -47,6 +44,25 @@ def claims(study: Study) -> Html:
             ),
         ]
     return join(parts)
+
+
+def untested(study: Study) -> list[str]:
+    """Why nothing is tested on a kind of splits: a sentence a kind without statements."""
+    said, tested = [], {statement["kind"] for statement in study["statements"]}
+    for kind in dict.fromkeys(network["kind"] for network in study["networks"]):
+        splits = len({network["split"] for network in study["networks"] if network["kind"] == kind})
+        if kind in tested:
+            continue
+        if splits == 1:
+            said.append(f"There is one {kind} split, so nothing can be tested over {kind} splits.")
+        elif half := study["shared_halves"].get(kind):
+            said.append(
+                f"Nothing is tested over the {splits} {kind} splits: {half} has the same classes in all of them, so they are no "
+                "independent draws: what differs there is mostly how the networks were initialised."
+            )
+        else:
+            said.append(f"No statement is about the treatments that were run on {kind} splits, so nothing is tested.")
+    return said
 
 
 # Difficulty
@@ -98,14 +114,19 @@ def distance(study: Study, show: Shower) -> Html | None:
             "Left: unbiased MMD² between held-out rows of the two halves, in the features of the other half's base network. "
             "Middle: accuracy of base less that of AnB with n layers frozen. Where both trend with depth they go together "
             "over depth, which is no evidence that one predicts the other. Right: each number is a layer n of one split, "
-            "both axes less the layer's mean over splits, in standard "
-            "deviations over splits: what is left is whether a split with a larger MMD² also loses more.",
+            "both axes less the layer's mean over the splits of its kind, in standard "
+            "deviations over these: what is left is whether a split with a larger MMD² than others of its kind also loses more.",
         ),
     ]
     for found in study["predictions"]:
+        shared = "".join(
+            f"All {kind} splits share {half}. "
+            for kind, half in study["shared_halves"].items()
+            if kind in found["splits"].split(" and ")
+        )
         splits = [split for split in study["beside"] if split["kind"] in found["splits"].split(" and ")]
         rows = [(f"{n}: {layers[n - 1]}", found["within"][n - 1], told_apart(splits, n)) for n in range(1, len(layers))]
-        rows.append(("all, each layer centred and scaled", found["pooled"], ""))
+        rows.append(("all, each layer centred and scaled, kind by kind", found["pooled"], ""))
         parts.append(
             table(
                 ("Layer n", "r over splits", f"{level(study)} interval", "p", "Splits", "Halves told apart", ""),
@@ -122,10 +143,10 @@ def distance(study: Study, show: Shower) -> Html | None:
                     for name, one, apart in rows
                 ],
                 numbers=(1, 2, 3, 4, 5),
-                caption=f"{found['splits'].capitalize()} splits. In a layer: Pearson's correlation with Fisher's interval, not "
-                "adjusted for the number of layers. All: jackknife over splits on Fisher's scale; p of shuffling whole "
-                "splits. “Halves told apart”: how many tests of P = Q at this layer reject, over splits, directions and "
-                "seeds. "
+                caption=f"{found['splits'].capitalize()} splits. {shared}In a layer: Pearson's correlation with Fisher's "
+                "interval, not adjusted for the number of layers. All: jackknife over splits on Fisher's scale; p of "
+                "shuffling whole splits within their kind. “Halves told apart”: how many tests of P = Q at this layer reject, "
+                "over splits, directions and seeds. "
                 "Without centring, over all layers and splits: r = "
                 f"{correlation(found['naive'])}, which a trend of both with depth is enough to make.",
             )

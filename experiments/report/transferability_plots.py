@@ -16,6 +16,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from experiments.report import words, yosinski2014
 from experiments.report.plots import PERCENT, save
 from experiments.report.style import BLACK, BLUE, GREY, LIGHT, MATPLOTLIB, ORANGE, SKY, VERMILION, WIDTH
+from experiments.report.transferability_evidence import correlation
 
 Study = dict[str, Any]
 
@@ -59,6 +60,11 @@ def figures(study: Study) -> dict[str, bytes]:
     return files
 
 
+def names() -> list[str]:
+    """Of every file that `figures` may give."""
+    return [f"{name}.{end}" for name in (*map(name_of, KINDS), "distance") for end in ("svg", "png")]
+
+
 def kinds(study: Study) -> list[str]:
     """The kinds of splits that networks were trained on."""
     return list(dict.fromkeys(point["kind"] for point in study["curves"]))
@@ -81,7 +87,7 @@ def figure2(study: Study, kind: str) -> Figure:
     with matplotlib.style.context(["default", MATPLOTLIB]):
         figure = Figure(figsize=(WIDTH, 8.2), layout="constrained")
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.15))
-        accuracies(top, points, networks, study["level"])
+        accuracies(top, points, networks, study["level"], study["shared_halves"].get(kind, ""))
         changes(bottom, points, kind, len(layers))
         for axes in (top, bottom):
             for n in range(1, len(layers), 2):
@@ -112,8 +118,13 @@ def marked(treatment: str, size: float) -> dict[str, Any]:
     return {**look, "ms": size, "mfc": face, "mec": look["color"], "mew": 1.2}
 
 
-def accuracies(axes: Axes, points: dict[str, Any], networks: Sequence[dict[str, Any]], level: float) -> None:
-    """Every network a dot, every split's mean an open mark, the mean over splits with its interval."""
+def accuracies(
+    axes: Axes, points: dict[str, Any], networks: Sequence[dict[str, Any]], level: float, shared: str = ""
+) -> None:
+    """Every network a dot, every split's mean an open mark, the mean over splits with its interval.
+
+    `shared`: the half that all splits have in common.
+    """
     lanes = [name for name in points if name not in ("base", "long")]
     own = {name: (i + 0.5) / len(lanes) - 0.5 for i, name in enumerate(lanes)}
     own |= {"base": -0.15 if "long" in points else 0.0, "long": 0.15}
@@ -146,7 +157,7 @@ def accuracies(axes: Axes, points: dict[str, Any], networks: Sequence[dict[str, 
     axes.set_ylabel("accuracy on the target half's test rows")
     axes.set_title("Every network", loc="left")
     single = all(len(point["splits"]) == 1 for found in points.values() for point in found)
-    bar = "its networks" if single else "splits"
+    bar = "its networks" if single else f"splits that share\n{shared}" if shared else "splits"
     axes.text(
         1.015, 0.98,
         "small dot: a network\n"
@@ -342,15 +353,11 @@ def scatter(axes: Axes, study: Study) -> None:
         )
         axes.set_title("Within layers", loc="left")
     else:
-        numbers = f"r = {_r(one['r'])}"
+        numbers = f"r = {correlation(one['r'])}"
         if one["low"] is not None:
-            numbers += f" ({_r(one['low'])} … {_r(one['high'])})"
+            numbers += f" ({correlation(one['low'])} … {correlation(one['high'])})"
         axes.set_title(f"Within layers:\n{numbers}", loc="left")
     axes.set_xlabel("MMD² at layer n, centred (sd)")
     axes.set_ylabel("cost of freezing n layers, centred (sd)")
     axes.xaxis.set_major_formatter(PLAIN)
     axes.yaxis.set_major_formatter(PLAIN)
-
-
-def _r(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")

@@ -1,6 +1,7 @@
 """The end of the page of a transferability study: what it can't show, every number, and how to repeat it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 from experiments.report import transferability_plots as plots
@@ -23,12 +24,7 @@ def limits(study: Study) -> Html:
                 "small effect can hide "
                 "in them. “Not told apart” does not mean equal."
             )
-    shared = len(splits.get("random", ())) > 1
-    if shared:
-        said.append(
-            "The splits share their classes and rows, so they are less different from each other than data sets are: the "
-            "intervals are about other splits of these data."
-        )
+    said += [shared_classes(study, kind) for kind, found in splits.items() if len(found) > 1]
     if rows := min((half["test"][name] for half in header.get("halves", []) for name in half["test"]), default=0):
         said.append(
             f"A half has as few as {rows:,} test rows: one row there is {words.points(1 / rows).lstrip('+')} points."
@@ -43,8 +39,39 @@ def limits(study: Study) -> Html:
         )
     if header.get("seeds") == 1:
         said.append("One seed a network: what a seed changes can't be told from what a split changes.")
-    said.append("One data set, one network and one schedule: nothing here says what others would show.")
+    said += [note for note in header.get("notes", []) if "group" in note.lower()]
+    data = "One data set" if data_sets(header) == 1 else "Two data sets"
+    said.append(f"{data}, one network and one schedule: nothing here says what others would show.")
     return join([tag("h2", "What this can't show"), tag("ul", *(tag("li", line) for line in said))])
+
+
+def shared_classes(study: Study, kind: str) -> str:
+    """How much the splits of one kind have in common."""
+    splits = [half for half in study["header"].get("halves", []) if half["kind"] == kind]
+    agree = [max(_same_side(a, b), _same_side(a, b, exchanged=kind == "random")) for a, b in combinations(splits, 2)]
+    if not agree:
+        return f"The {kind} splits may share classes, so they differ less from each other than data sets do."
+    classes = len(splits[0]["A"]) + len(splits[0]["B"])
+    least, most = min(agree), max(agree)
+    share = f"{least}" if least == most else f"at least {least} and at most {most}"
+    half = study["shared_halves"].get(kind)
+    fixed = f" (the whole of {half} among them: the intervals are over splits that share it)" if half else ""
+    return (
+        f"Any two {kind} splits have {share} of their {classes} classes on the same side{fixed}, so they differ less from each "
+        "other than data sets do: the intervals are about other splits of these data."
+    )
+
+
+def _same_side(a: Mapping[str, Sequence[str]], b: Mapping[str, Sequence[str]], *, exchanged: bool = False) -> int:
+    """Classes that two splits have on the same side; `exchanged`: with A of one beside B of the other."""
+    return sum(len({*a[here]} & {*b[there]}) for here, there in zip("AB", "BA" if exchanged else "AB"))
+
+
+def data_sets(header: Mapping[str, Any]) -> int:
+    """How many data sets the halves are from."""
+    if names := header.get("data"):
+        return len(names)
+    return 2 if header.get("settings", {}).get("other") else 1
 
 
 def numbers(study: Study) -> Html:
@@ -79,7 +106,7 @@ def numbers(study: Study) -> Html:
                     ],
                     numbers=(2, 3, 4, 5, 6),
                     caption="Difference to base in points. *: over the networks of one split, which says nothing about "
-                    "other splits.",
+                    "other splits. †: over splits that share a half, which says nothing about other classes there.",
                 ),
             ),
         ]
@@ -96,7 +123,7 @@ def interval(estimate: Mapping[str, Any]) -> str:
     if estimate["low"] is None:
         return "–"
     text = words.span((estimate["low"], estimate["high"]), words.points)
-    return text if estimate["over"] == "splits" else f"{text} *"
+    return text + {"splits": "", "networks of one split": " *"}.get(estimate["over"], " †")
 
 
 def section(study: Study) -> Html:
@@ -114,7 +141,7 @@ def section(study: Study) -> Html:
     ]
     facts = [("Networks", f"{len(study['networks']):,}"), ("Seeds", header.get("seeds", "–"))]
     if header.get("seconds") is not None:
-        facts.append(("Time", words.seconds(header["seconds"])))
+        facts.append(("Time of all networks added up", words.seconds(header["seconds"])))
     facts += [(name, setting(value)) for name, value in header.get("settings", {}).items() if given(value)]
     command = header.get("command") or f"python -m experiments.transferability --config configs/{header['name']}.py"
     return join(
@@ -123,6 +150,7 @@ def section(study: Study) -> Html:
             tag("p", "The command that repeats it:"),
             tag("pre", command),
             table((), facts),
+            *(tag("p", note) for note in header.get("notes", [])),
             tag("h3", "The halves"),
             table(("Split", "A", "B"), halves, caption="Classes, and rows for training + for testing."),
             tag(

@@ -30,8 +30,9 @@ def header(
     dissimilar: int = 1,
     seeds: int = 2,
     treatments: Any = TREATMENTS,
+    shared: bool = False,
 ) -> dict[str, Any]:
-    """What the script knows of the study."""
+    """What the script knows of the study; `shared`: whether all dissimilar splits have the same half B."""
     rng = np.random.default_rng(0)
     orders = [[CLASSES[i] for i in rng.permutation(10)] for _ in range(random + dissimilar)]
     halves = [
@@ -39,7 +40,7 @@ def header(
             "kind": kind,
             "split": split,
             "A": orders[first + split][:5],
-            "B": orders[first + split][5:],
+            "B": list("vwxyz") if shared and kind == "dissimilar" else orders[first + split][5:],
             "train": {"A": 450, "B": 448},
             "test": {"A": 226, "B": 224},
         }

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from experiments import workdir
-from experiments.report import transferability, yosinski2014
+from experiments.report import transferability, transferability_record, yosinski2014
+from experiments.report import transferability_evidence as evidence
 from experiments.report import transferability_plots as plots
 from experiments.study import curves
 from tests.experiments import synthetic
@@ -24,8 +25,10 @@ SMALL = ("conv1", "fc2 <script>", "$\\frac", "logits")
 FOUR = ("base", "AnB", "BnB", "AnB+")
 
 
-def summary(*, layers=SMALL, random=2, dissimilar=0, seeds=1, treatments=FOUR, **noise):
-    about = synthetic.header(layers, random=random, dissimilar=dissimilar, seeds=seeds, treatments=treatments)
+def summary(*, layers=SMALL, random=2, dissimilar=0, seeds=1, treatments=FOUR, shared=False, more=None, **noise):
+    about = synthetic.header(
+        layers, random=random, dissimilar=dissimilar, seeds=seeds, treatments=treatments, shared=shared
+    ) | (more or {})
     return json.loads(json.dumps(curves.summarise(about, synthetic.rows(about, **noise))))
 
 
@@ -58,6 +61,24 @@ def test_same_study_same_bytes(written, tmp_path):
     for path in written.rglob("*"):
         if path.is_file():
             assert path.read_bytes() == (tmp_path / path.relative_to(written)).read_bytes(), path.name
+
+
+def test_files_of_a_larger_study_are_removed(tmp_path):
+    """With fewer splits there is nothing to test and no second figure; files of others stay."""
+    workdir.write_json(tmp_path / "study.json", summary(random=2, dissimilar=1))
+    transferability.write(tmp_path)
+    assert {"statements.csv", "distances.csv"} <= {path.name for path in tmp_path.iterdir()}
+    assert (tmp_path / "figures" / "figure2_dissimilar.svg").exists()
+    for name in ("figures/mine.svg", "networks.jsonl", "config.json"):
+        (tmp_path / name).write_text("mine")
+    smaller = summary(random=1)
+    smaller["beside"], smaller["predictions"] = [], []
+    workdir.write_json(tmp_path / "study.json", smaller)
+    transferability.write(tmp_path)
+    names = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    own = {"study.json", "table.csv", "networks.csv", "report.html", "figures/figure2.svg", "figures/figure2.png"}
+    assert names == own | {"figures/mine.svg", "networks.jsonl", "config.json"}
+    assert set(plots.names()) >= set(plots.figures(summary(dissimilar=1)))
 
 
 def test_figures_are_svg_and_not_empty(written):
@@ -100,6 +121,77 @@ def test_page_says_the_statements_and_their_limits(written):
     assert "python -m experiments.transferability --config configs/figure2_planted.py" in said
     assert "a half has as few as 224 test rows" in said.lower()
     assert "epochs 20" in said and "Ceiling" not in said
+
+
+def test_splits_that_share_a_half_are_marked():
+    found = summary(random=3, dissimilar=3, shared=True)
+    said = page(found, {"figure2_dissimilar.svg": b"<svg/>", "distance.svg": b"<svg/>"})
+    assert "Nothing is tested over the 3 dissimilar splits: half B has the same classes in all of them" in said
+    assert "The intervals are over 3 splits that share half B" in said
+    assert "All dissimilar splits share half B." in said and "the whole of half B among them" in said
+    text = b"splits that share"
+    drawn = plots.figures(found)
+    assert said.count(" †") == 3 * 3 + 1  # three treatments at three depths, and the caption
+    assert (text in drawn["figure2_dissimilar.svg"], text in drawn["figure2.svg"]) == (True, False)
+    rows = transferability.curve_rows(found)
+    over = {row["interval_over"] for row in rows if row["kind"] == "dissimilar" and row["interval_over"]}
+    assert over == {"splits that share half B"}
+    apart = page(summary(random=3, dissimilar=3))
+    assert "share half B" not in apart and " †" not in apart.replace(". †: over", "")
+    assert "Nothing is tested" not in apart
+
+
+def test_what_splits_have_in_common_is_counted():
+    """Of random splits, A and B may change places; of dissimilar ones they may not."""
+    halves = [
+        {"kind": "random", "split": i, "A": list(a), "B": list(b)}
+        for i, (a, b) in enumerate([("0123", "4567"), ("4567", "0123"), ("0124", "3567")])
+    ]
+    found = {"header": {"halves": halves}, "shared_halves": {}}
+    counted = transferability_record.shared_classes(found, "random")
+    assert "Any two random splits have at least 6 and at most 8 of their 8 classes on the same side, so" in counted
+    found["header"]["halves"] = [half | {"kind": "dissimilar"} for half in halves]
+    counted = transferability_record.shared_classes(found, "dissimilar")
+    assert "Any two dissimilar splits have at least 0 and at most 6 of their 8 classes" in counted
+    said = page(summary(random=2, dissimilar=2))
+    assert "Any two random splits have" in said and "Any two dissimilar splits have" in said
+
+
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        ({"random": 1}, "There is one random split, so nothing can be tested"),
+        ({"random": 2, "treatments": ("base",)}, "No statement is about the treatments that were run on random splits"),
+        ({"random": 2, "dissimilar": 1}, "There is one dissimilar split, so nothing can be tested"),
+    ],
+)
+def test_why_nothing_is_tested_is_true(change, reason):
+    found = summary(**change)
+    said = page(found)
+    assert reason in said
+    assert ("There is one" in said) == (change.get("random") == 1 or "dissimilar" in change)
+
+
+def test_record_tells_of_the_data_and_of_added_time():
+    notes = ["Images were resized to 28 × 28.", "Group labels are missing: rows of one writer may be on both sides."]
+    said = page(summary(more={"data": ["mnist", "fashion_mnist"], "notes": notes}))
+    assert "Two data sets, one network" in said and "One data set" not in said
+    limits, record = said.split("How this was made")
+    assert notes[0] in record and notes[0] not in limits
+    assert notes[1] in record and notes[1] in limits
+    assert "Time of all networks added up" in record
+    assert "One data set, one network" in page(summary(more={"data": ["mnist"]}))
+    assert "One data set, one network" in page(summary())
+    assert "Two data sets" in page(summary(more={"settings": {"data": {"name": "a"}, "other": {"name": "b"}}}))
+
+
+def test_correlations_have_their_sign_everywhere():
+    found = summary(random=5, treatments=("base", "AnB"))
+    one = found["predictions"][0]["pooled"]
+    text = evidence.correlation(one["r"])
+    assert one["r"] > 0 and text.startswith("+")
+    assert f"r = {text} (" in found["predictions"][0]["sentence"]
+    assert f"r = {text} (".encode() in plots.figures(found)["distance.svg"]
 
 
 def test_page_escapes_what_is_not_markup():
