@@ -11,11 +11,11 @@ config = Study(
     name="figure2_fashion_mnist",
     data=Data("fashion_mnist"),
     splits=5,
-    dissimilar_splits=3,
+    dissimilar_splits=4,
     kind_a=("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Shirt"),
     kind_b=("Sandal", "Sneaker", "Bag", "Ankle boot"),
     images_per_class=300,
     test_per_class=500,
     model=Model(width=8),
-    fit=Fit(epochs=16, batch_size=50, learning_rate=0.05),
+    fit=Fit(epochs=20, batch_size=50, learning_rate=0.05),
 )

@@ -3,8 +3,8 @@
 python -m experiments.transferability --config configs/figure2_tiny.py
 """
 
-from experiments.config import Data, Model, TwoSample
-from experiments.study.settings import Fit, Study
+from experiments.config import Data, Model
+from experiments.study.settings import Distance, Fit, Study
 
 config = Study(
     name="figure2_tiny",
@@ -14,5 +14,5 @@ config = Study(
     test_per_class=20,
     model=Model("mlp", hidden=(16, 16)),
     fit=Fit(epochs=6, batch_size=16),
-    test=TwoSample(permutations=19, max_rows=50),
+    distance=Distance(permutations=19, max_rows=50),
 )

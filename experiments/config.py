@@ -34,6 +34,10 @@ class Data:
     """At most so many training rows, stratified by class."""
     test_limit: int | None = None
     """At most so many test rows, stratified by class."""
+    per_class: int | None = None
+    """Just so many training rows of each class."""
+    test_per_class: int | None = None
+    """Just so many test rows of each class."""
     test_fraction: float = 0.25
     """Where the data have no test split: the share of rows (or of groups) split off once."""
     size: tuple[int, int] | None = None
@@ -185,7 +189,7 @@ def load_as(kind: type[Settings], check: Callable[[Settings], None], argv: Seque
     if known.config is None and not {"-h", "--help"} & set(changes):
         raise ValueError("--config is missing; name a file, for example --config configs/quickstart.py")
     default = read(known.config, kind) if known.config else kind()
-    check_flags(changes, kind)
+    check_flags(changes, default)
     config = tyro.cli(
         kind,
         args=changes,
@@ -218,9 +222,9 @@ def read(path: Path, kind: type[Settings]) -> Settings:
     return config
 
 
-def check_flags(argv: Sequence[str], settings: type) -> None:
-    """Refuses a flag that is no field of `settings`, naming the nearest; in one line, where tyro would fill a page."""
-    known = {f"--{name}".replace("_", "-") for name, _, _ in _fields(settings, settings())} | {"--help"}
+def check_flags(argv: Sequence[str], settings: Any) -> None:
+    """Refuses a flag that is no field of a dataclass, naming the nearest; in one line, where tyro would fill a page."""
+    known = {f"--{name}".replace("_", "-") for name, _, _ in _fields(type(settings), settings)} | {"--help"}
     for flag in argv:
         name = flag.partition("=")[0].replace("_", "-")
         if flag.startswith("--") and name not in known:

@@ -1,7 +1,8 @@
 """Names and paths → labelled arrays: read, split once, select, and bring source and target to one format.
 
 The order is fixed: first the part is taken, so that parts are disjoint whatever else is chosen, then the test split is
-split off inside it (where there is none), then come the classes, then the limit. All of it is deterministic in the seed.
+split off inside it (where there is none), then come the classes, then the rows of each class, then the limit. All of it is
+deterministic in the seed.
 """
 
 from pathlib import Path
@@ -15,7 +16,7 @@ from experiments.datasets.folder import open_folder
 from experiments.datasets.images import to_format
 from experiments.datasets.prepared import Keys, open_prepared
 from experiments.datasets.raw import Raw, Rows
-from experiments.datasets.select import check_rows, part_of, split_rows, stratified
+from experiments.datasets.select import check_rows, of_each_class, part_of, split_rows, stratified
 from experiments.datasets.stock import STOCK
 
 
@@ -85,9 +86,13 @@ def load(data: config.Data, *, seed: int, data_dir: str) -> Dataset:
         notes.append(f"{shared} groups of {data.name} have rows both in its training and in its test split.")
 
     chosen = []
-    for kind, rows, y, limit in zip(("train", "test"), splits, labels, (data.limit, data.test_limit)):
+    limits, each = (data.limit, data.test_limit), (data.per_class, data.test_per_class)
+    for kind, rows, y, limit, count in zip(("train", "test"), splits, labels, limits, each):
         if data.classes:
             rows = rows[np.isin(y[rows], _classes(data.classes, names))]
+        if count is not None:
+            what = f"{'' if kind == 'train' else 'test_'}per_class of {data.name}"
+            rows = rows[of_each_class(y[rows], count, _random(seed, f"each class of {kind}"), what)]
         if limit is not None and limit < len(rows):
             rows = rows[stratified(y[rows], limit, _random(seed, f"limit of {kind}"), f"{kind} limit of {data.name}")]
         chosen.append(rows)
@@ -132,7 +137,7 @@ def _check_settings(data: config.Data) -> None:
         i, k = data.part
         if k < 1 or not 0 <= i < k:
             raise ValueError(f"part = ({i}, {k}) of {data.name}: (i, k) is part i = 0 … k−1 of k parts")
-    for name in ("limit", "test_limit"):
+    for name in ("limit", "test_limit", "per_class", "test_per_class"):
         if (value := getattr(data, name)) is not None and value < 1:
             raise ValueError(f"{name} = {value} of {data.name} must be at least 1")
     if not 0 < data.test_fraction < 1:

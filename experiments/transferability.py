@@ -21,6 +21,7 @@ import jax
 from experiments import cells, workdir
 from experiments.cells import Cell
 from experiments.errors import reported
+from experiments.fits import digest
 from experiments.report import transferability as report
 from experiments.study import curves, treatments
 from experiments.study.halves import Half, Split, class_names, load_halves, split_classes
@@ -48,9 +49,10 @@ def run(study: Study, directory: Path, command: str = "") -> None:
 
     known, devices = Bases(directory / "bases"), Devices(study.workers)
     first = treatments.bases(study, splits)
-    rows = train(study, first, layers, halves, known, devices, directory)
+    rows = train(study, first, layers, halves, known, devices, directory, size=1)
     treatments.retrain_lost(study, first, rows, halves, known)
-    rows += train(study, tasks, layers, halves, known, devices, directory)
+    size = study.together or (1 if jax.default_backend() == "cpu" else 16)
+    rows += train(study, tasks, layers, halves, known, devices, directory, size=size)
 
     summary = curves.summarise(header(study, splits, layers, halves, rows, command), rows)
     workdir.write_json(directory / "study.json", summary)
@@ -66,9 +68,15 @@ def train(
     bases: Bases,
     devices: Devices,
     directory: Path,
+    *,
+    size: int,
 ) -> list[Row]:
-    """The rows of these tasks: those that are there, and those of networks trained now."""
+    """The rows of these tasks: those that are there, and those of networks trained now, at most `size` as one batch."""
     task_of = {task.name: task for task in tasks}
+    contents = {
+        split: digest([(half.train, half.test) for half in halves(split)])
+        for split in dict.fromkeys(task.split for task in tasks)
+    }
 
     def run_batch(batch: Sequence[Cell]) -> list[Row]:
         with devices():
@@ -80,12 +88,12 @@ def train(
         return treatments.program(study, task, half, layers)
 
     return cells.run_batches(
-        [treatments.cell_of(study, task, len(layers)) for task in tasks],
+        [treatments.cell_of(study, task, len(layers), contents[task.split]) for task in tasks],
         run_batch,
         directory / "networks",
         label="networks",
         workers=devices.workers,
-        size=study.together or (1 if jax.default_backend() == "cpu" else 16),
+        size=size,
         alike=alike,
     )
 
@@ -94,9 +102,11 @@ def header(
     study: Study, splits: Sequence[Split], layers: Sequence[str], halves: Halves, rows: Sequence[Row], command: str
 ) -> dict[str, Any]:
     """What the statistics and the report need to know beside the rows."""
-    data = study.data.name + (f" and {study.other.name}" if study.other else "")
+    data = " and ".join(data.name for data in (study.data, study.other) if data is not None)
     return {
         "name": study.name,
+        "data": [data.name for data in (study.data, study.other) if data is not None],
+        "notes": list(dict.fromkeys(halves(split)[0].notes for split in splits if halves(split)[0].notes)),
         "title": f"How transferable are the features of {data}?",
         "layers": layers,
         "treatments": study.treatments,

@@ -67,14 +67,15 @@ class Job(NamedTuple):
     Attributes:
       config: the default.
       settings: fields that are set on the command line.
-      writes: (name, pattern of a file that stands in the work directory at the moment of a write).
+      writes: (name, pattern of a file that stands in the work directory at the moment of a write, how many rows may stand
+        before it at most: of what is written over and over, a write past a random number of rows is met).
       rows: the file of rows, by which a moment within many writes of one kind is found.
       left: reads what a run left.
     """
 
     config: str
     settings: tuple[str, ...]
-    writes: tuple[tuple[str, str], ...]
+    writes: tuple[tuple[str, str, int], ...]
     rows: str
     left: Callable[[Path], Left]
 
@@ -131,9 +132,9 @@ def choose(job: Job, number: int, tries: int, kills: int, seconds: float, random
         slices = 1 if tries else -(-kills // 2)
         at = (random.random() + (0 if tries else number // 2)) / slices * seconds
         return Moment(f"{at:.2f} s", lambda directory, elapsed: elapsed >= at, 0.0)
-    name, pattern = job.writes[number // 2 % len(job.writes)]
+    name, pattern, most = job.writes[number // 2 % len(job.writes)]
     # Of the many writes of a kind, one at random: later ones are reached with the files that are there by then.
-    count, delay = int(random.integers(0, 40)) if pattern.startswith(MANY) else 0, float(random.random() * 0.02)
+    count, delay = int(random.integers(0, most + 1)), float(random.random() * 0.02)
 
     def reached(directory: Path, elapsed: float) -> bool:
         rows = directory / job.rows
@@ -195,7 +196,7 @@ def left_of_study(directory: Path) -> Left:
         for path in sorted((directory / "bases").glob("*.npz"))
         for name, array in workdir.read_npz(path).items()
     }
-    tables = {name: (directory / name).read_bytes() for name in ("table.csv", "statements.csv", "distances.csv")}
+    tables = {name: (directory / name).read_bytes() for name in sorted(p.name for p in directory.glob("*.csv"))}
     for row in rows:
         del row["seconds"]
     return Left(result, rows, in_bytes(bases), tables, (directory / "report.html").stat().st_size > 0)
@@ -219,22 +220,20 @@ def differences(expected: Left, found: Left) -> list[str]:
     return problems
 
 
-# Patterns of what is written over and over; of these writes, one at random is met.
-MANY = ("checkpoints/", "bases/", "networks/")
 JOBS = {
     "transfer": Job(
         "configs/quickstart.py",
         # About 15 seconds on two idle cores (cnn8: twice that); checkpoints are written all the time, so that kills meet them.
         ("--checkpoint-seconds", "0.2", "--model.name", "mlp", "--model.hidden", "64", "32"),
         (
-            ("a checkpoint half-written", "checkpoints/*/.unfinished-*"),
-            ("model/ half-written", ".unfinished-model"),
-            ("decision.json", "decision.json"),
-            ("result.json", "result.json"),
-            ("a checkpoint removed", "checkpoints/*/.discarded-*"),
-            ("model/ there", "model"),
-            ("evidence.npz", "evidence.npz"),
-            ("figures", "figures"),
+            ("a checkpoint half-written", "checkpoints/*/.unfinished-*", 39),
+            ("model/ half-written", ".unfinished-model", 0),
+            ("decision.json", "decision.json", 0),
+            ("result.json", "result.json", 0),
+            ("a checkpoint removed", "checkpoints/*/.discarded-*", 39),
+            ("model/ there", "model", 0),
+            ("evidence.npz", "evidence.npz", 0),
+            ("figures", "figures", 0),
         ),
         "metrics.jsonl",
         left,
@@ -243,11 +242,11 @@ JOBS = {
         "configs/figure2_tiny.py",
         (),
         (
-            ("a network's row", "networks/cells.jsonl"),
-            ("a base half-written", "bases/.*.unfinished"),
-            ("study.json", "study.json"),
-            ("figures", "figures"),
-            ("a base", "bases/*.npz"),
+            ("a network's row", "networks/cells.jsonl", 45),
+            ("a base half-written", "bases/.*.unfinished", 2),
+            ("study.json", "study.json", 0),
+            ("figures", "figures", 0),
+            ("a base", "bases/*.npz", 3),
         ),
         "networks/cells.jsonl",
         left_of_study,

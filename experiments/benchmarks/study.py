@@ -44,13 +44,11 @@ class Form(NamedTuple):
       name: what it adds to the form above it.
       cached: whether frozen prefixes are.
       run: (network, what is prepared, recipes, learning rate) -> Trained.
-      once: whether what it compiles serves all sets of the study.
     """
 
     name: str
     cached: bool
     run: Callable[..., Trained]
-    once: bool = True
 
 
 class Timing(NamedTuple):
@@ -58,11 +56,13 @@ class Timing(NamedTuple):
 
     Attributes:
       first: with compiling.
-      warm: the least of the rounds after it, without any.
+      anew: of these, compiling that every set of networks pays again.
+      warm: the least of the rounds after it, without any compiling.
       accuracies: of the networks, in order.
     """
 
     first: float
+    anew: float
     warm: float
     accuracies: np.ndarray
 
@@ -114,7 +114,7 @@ def forms(together: int) -> list[Form]:
     """From the first loop to the study's own form; the last is for accelerators."""
     workers = treatments.Devices(None).workers
     return [
-        Form("one jit a network, step by step", False, one_by_one_anew, once=False),
+        Form("one jit a network, step by step", False, one_by_one_anew),
         Form("+ compiled once", False, partial(step_by_step, jits={})),
         Form("+ scanned", False, scanned),
         Form("+ frozen prefix cached", True, scanned),
@@ -132,11 +132,12 @@ def measure(
     rounds, accuracies = [], np.zeros(0)
     for _ in range(1 + repeats):
         start = time.perf_counter()
-        prepared = [treatments.prepare(study, network, task, half, bases, cached=form.cached) for task in tasks]
+        limit = treatments.CACHE_BYTES if form.cached else 0.0
+        prepared = [treatments.prepare(study, network, task, half, bases, cache_bytes=limit) for task in tasks]
         found, compiling = form.run(network, prepared, recipes, study.fit.learning_rate)
         accuracies = np.array([validate(network, variables, half.test)[1] for variables in found])
         rounds.append((time.perf_counter() - start, compiling))
-    return Timing(rounds[0][0], min(total - compiling for total, compiling in rounds[1:]), accuracies)
+    return Timing(*rounds[0], min(total - compiling for total, compiling in rounds[1:]), accuracies)
 
 
 def one_by_one_anew(network: Network, prepared: Sequence[Prepared], recipes: Sequence[Recipe], rate: float) -> Trained:
@@ -235,10 +236,10 @@ def line(form: Form, timing: Timing, first: Timing, sets: int) -> str:
     """One row of the table."""
     compiling = timing.first - timing.warm
 
-    def whole(timing: Timing, once: bool) -> float:
-        return sets * timing.warm + (timing.first - timing.warm) * (1 if once else sets)
+    def whole(timing: Timing) -> float:
+        return sets * (timing.warm + timing.anew) + (timing.first - timing.warm - timing.anew)
 
-    total, total_first = whole(timing, form.once), whole(first, False)
+    total, total_first = whole(timing), whole(first)
     rms = float(np.sqrt(np.mean((timing.accuracies - first.accuracies) ** 2)))
     return (
         f"{form.name:<36}{timing.warm:>9.2f}{compiling:>14.2f}{first.first / timing.first:>7.2f}  |{total:>10.0f}"

@@ -88,6 +88,28 @@ def stratified(labels: np.ndarray, count: int, random: np.random.Generator, what
     return np.sort(np.concatenate(chosen))
 
 
+def of_each_class(labels: np.ndarray, count: int, random: np.random.Generator, what: str) -> np.ndarray:
+    """Chooses `count` rows of each class that there are.
+
+    Args:
+      labels: shape [n].
+      count: rows a class.
+      random: consumed.
+      what: names the setting in the error.
+
+    Returns:
+      Sorted indices, shape [count · classes].
+
+    Raises:
+      ValueError: a class has fewer.
+    """
+    classes, sizes = np.unique(labels, return_counts=True)
+    if len(classes) and sizes.min() < count:
+        raise ValueError(f"{what} = {count}, but the smallest class has {sizes.min()} rows; ask for at most so many")
+    chosen = [random.permutation(np.flatnonzero(labels == c))[:count] for c in classes]
+    return np.sort(np.concatenate(chosen)) if chosen else np.empty(0, int)
+
+
 def check_rows(train_y: np.ndarray, test_y: np.ndarray, class_names: tuple[str, ...], data: config.Data) -> None:
     """Refuses what no network can be trained or tested on.
 
@@ -99,7 +121,11 @@ def check_rows(train_y: np.ndarray, test_y: np.ndarray, class_names: tuple[str, 
     Raises:
       ValueError: no rows, one row, one class, or a class that is tested but not trained on.
     """
-    settings = [f"{k} = {v}" for k in ("classes", "part", "limit", "test_limit") if (v := getattr(data, k))]
+    settings = [
+        f"{k} = {v}"
+        for k in ("classes", "part", "limit", "test_limit", "per_class", "test_per_class")
+        if (v := getattr(data, k))
+    ]
     after = f" after {', '.join(settings)}" if settings else ""
     for kind, y in (("training", train_y), ("test", test_y)):
         if len(y) == 0:

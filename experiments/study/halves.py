@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 from math import comb
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -39,11 +39,13 @@ class Half(NamedTuple):
       train: to train on.
       test: held out: for the accuracy, and for the distance between both halves.
       classes: their names.
+      notes: what was done to bring the rows in shape, and what to beware of, in sentences.
     """
 
     train: Rows
     test: Rows
     classes: tuple[str, ...]
+    notes: str = ""
 
 
 def split_classes(study: Study, names: Sequence[str], other: Sequence[str]) -> list[Split]:
@@ -101,8 +103,13 @@ def _halves(
 def _by_kind(
     kind_a: Sequence[str], kind_b: Sequence[str], half: int, count: int, random: np.random.Generator
 ) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
-    """At most half of all classes from each kind: as many as a random split has, where the kinds have them."""
+    """A single split takes half of all classes from each kind, as a random split has, or all that the kind has.
+
+    Several take as many from each, and leave a choice in both: splits that share a half would say little of others.
+    """
     sizes = min(half, len(kind_a)), min(half, len(kind_b))
+    if count > 1 and (both := min(*sizes, len(kind_a) - 1, len(kind_b) - 1)) > 1:
+        sizes = both, both
     possible = comb(len(kind_a), sizes[0]) * comb(len(kind_b), sizes[1])
     if count > possible:
         raise ValueError(
@@ -130,22 +137,17 @@ def load_halves(study: Study, split: Split) -> tuple[Half, Half]:
       FileNotFoundError: the data are not there.
       ValueError: as `sources.load`; fewer rows of a class than are asked for.
     """
-    datasets = []
-    for half, data in (("A", study.data), ("B", study.data)):
-        if half == "B" and split.kind == "dissimilar" and study.other is not None:
-            data = study.other
-        datasets.append(_load(study, data, split.classes(half)))
-    a, b, _ = sources.common_format(*datasets)
-    return _half(a), _half(b)
+    second = study.other if split.kind == "dissimilar" and study.other is not None else study.data
+    a, b, notes = sources.common_format(_load(study, study.data, split.a), _load(study, second, split.b))
+    if any(data.train_groups is not None for data in (a, b)):
+        notes += " Rows come in groups, which the p-values of the distance do not take into account."
+    return _half(a, notes), _half(b, notes)
 
 
 def _load(study: Study, data: config.Data, classes: tuple[str, ...]) -> sources.Dataset:
-    limits: dict[str, Any] = {
-        "limit": study.images_per_class and study.images_per_class * len(classes),
-        "test_limit": study.test_per_class and study.test_per_class * len(classes),
-    }
-    return sources.load(replace(data, classes=classes, **limits), seed=study.seed, data_dir=study.data_dir)
+    chosen = replace(data, classes=classes, per_class=study.images_per_class, test_per_class=study.test_per_class)
+    return sources.load(chosen, seed=study.seed, data_dir=study.data_dir)
 
 
-def _half(data: sources.Dataset) -> Half:
-    return Half(Rows(data.train_x, data.train_y), Rows(data.test_x, data.test_y), data.class_names)
+def _half(data: sources.Dataset, notes: str) -> Half:
+    return Half(Rows(data.train_x, data.train_y), Rows(data.test_x, data.test_y), data.class_names, notes.strip())

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from experiments.config import Data, Model, TwoSample, load_as
+from experiments.config import Data, Model, load_as
 
 Treatment = Literal["AnB", "BnB", "AnB+", "BnB+"]
 Control = Literal["long", "random"]
@@ -44,6 +44,17 @@ class Fit:
 
 
 @dataclass(frozen=True)
+class Distance:
+    """The MMD between both halves' held-out rows, on each layer of a base."""
+
+    permutations: int = 199
+    max_rows: int = 500
+    """At most so many rows of each half."""
+    pooling: Literal["mean", "flatten"] = "mean"
+    """How a feature map [H, W, C] becomes a vector: mean over H and W, or all of it."""
+
+
+@dataclass(frozen=True)
 class Study:
     """AnB, BnB, AnB+ and BnB+ at every cut, over splits of the classes and seeds."""
 
@@ -63,7 +74,7 @@ class Study:
     seeds: int = 1
     """Networks of each kind a split and direction: their weights and the order of their batches."""
     images_per_class: int | None = None
-    """Training rows of each class; none: all. Fewer of them give the reduced-data curve."""
+    """Training rows of each class; none: all there are. Fewer of them give the reduced-data curve."""
     test_per_class: int | None = None
     """Test rows of each class; none: all."""
     treatments: tuple[Treatment, ...] = ("AnB", "BnB", "AnB+", "BnB+")
@@ -77,14 +88,13 @@ class Study:
     """Further layers above the cut that are copied too, but trained (AnB and BnB)."""
     model: Model = field(default_factory=Model)
     fit: Fit = field(default_factory=Fit)
-    test: TwoSample = field(default_factory=lambda: TwoSample(permutations=199, max_rows=500))
-    """Of the MMD between both halves' held-out rows on each layer."""
+    distance: Distance = field(default_factory=Distance)
     seed: int = 0
     data_dir: str = "data"
     workers: int | None = None
-    """Networks trained side by side; none: one a device, or two on a CPU of several cores."""
+    """Networks trained side by side; none: one a device, or two on a CPU that has two cores or more."""
     together: int | None = None
-    """Networks that one program trains as a batch; none: 1 on CPU, 16 elsewhere."""
+    """Networks that one program trains as a batch; none: 1 on CPU, 16 elsewhere. A batch rounds otherwise than one alone."""
 
 
 def load(argv: Sequence[str]) -> tuple[Study, Path]:
@@ -117,7 +127,7 @@ def check(study: Study) -> None:
     expect(0 < study.copied_rate < math.inf, "copied_rate", "a positive share")
     for name, data in (("data", study.data), ("other", study.other)):
         if data is not None:
-            for unused in ("classes", "limit", "test_limit"):
+            for unused in ("classes", "limit", "test_limit", "per_class", "test_per_class"):
                 expect(
                     getattr(data, unused) in ((), None),
                     f"{name}.{unused}",
@@ -141,8 +151,9 @@ def check(study: Study) -> None:
     expect(0 <= fit.clip_norm < inf, "fit.clip_norm", "0 (no clipping) or more")
     expect(not study.model.weights, "model.weights", "nothing: a study trains its own networks")
     expect(study.model.width >= 1, "model.width", "at least 1")
-    expect(study.test.permutations >= 1, "test.permutations", "at least 1")
-    expect(study.test.max_rows >= 2, "test.max_rows", "at least 2")
+    expect(min(study.model.hidden, default=1) >= 1, "model.hidden", "sizes of at least 1")
+    expect(study.distance.permutations >= 1, "distance.permutations", "at least 1")
+    expect(study.distance.max_rows >= 2, "distance.max_rows", "at least 2")
     expect(0 <= study.seed < 2**32, "seed", "0 … 2³² − 1")
     if problems:
         raise ValueError("; ".join(problems))

@@ -4,10 +4,10 @@ import contextlib
 import functools
 import hashlib
 import json
+import os
 import queue
 import sys
-import threading
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +33,7 @@ from mmd_jax.types import Plan, Stage, Variables
 
 VERSION = 1  # raised where a change here changes a network's numbers
 FROZEN = ("AnB", "BnB", "random")  # the treatments whose copied layers stand still
-CACHE_BYTES = 4e9  # of one network's cached rows
+CACHE_BYTES = 4e9  # of the cached rows of all networks in a batch
 
 Row = dict[str, Any]
 
@@ -79,6 +79,8 @@ def transfers(study: Study, splits: Sequence[Split], num_layers: int) -> list[Ta
     Raises:
       ValueError: a cut beyond the last layer but one.
     """
+    if num_layers < 2:
+        raise ValueError("the network has one layer, which is always new: nothing can be copied; expected two or more")
     cuts = study.cuts or tuple(range(1, num_layers))
     if max(cuts) >= num_layers:
         raise ValueError(
@@ -93,10 +95,17 @@ def transfers(study: Study, splits: Sequence[Split], num_layers: int) -> list[Ta
     return found
 
 
-def cell_of(study: Study, task: Task, num_layers: int) -> Cell:
-    """The task as a cell of a grid; its row is used again only for the very settings it was made with."""
+def cell_of(study: Study, task: Task, num_layers: int, rows: str) -> Cell:
+    """The task as a cell of a grid; its row is used again only for the very settings and data it was made with.
+
+    Args:
+      study: the settings.
+      task: one of its tasks.
+      num_layers: of the network, for the cost.
+      rows: `digest` of the split's halves.
+    """
     kept = {name: value for name, value in workdir.plain(study).items() if name not in NOT_THE_STUDY}
-    about = json.dumps([kept, task.split, VERSION], sort_keys=True)
+    about = json.dumps([kept, task.split, rows, VERSION], sort_keys=True)
     settings = {
         "kind": task.split.kind,
         "split": task.split.number,
@@ -176,9 +185,7 @@ class Bases:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._lock = threading.Lock()
         self._known: dict[str, Variables] = {}
-        self._hashes: dict[str, str] = {}
 
     def path(self, task: Task) -> Path:
         """Where a base's weights are."""
@@ -219,15 +226,19 @@ def rate_batch(
       and a base's "digest"; of a distance {"mmd2", "pvalue"}, a number a layer.
 
     Raises:
-      NonFiniteLossError: a loss became NaN or infinite.
+      NonFiniteLossError: a loss became NaN or infinite; the message names the networks.
       RuntimeError: a frozen leaf changed.
     """
     if tasks[0].treatment == "distance":
         return [distance(study, task, *halves(task.split), bases) for task in tasks]
     own = [_own(task, halves(task.split)) for task in tasks]
     network, recipe = network_of(study, own[0]), recipe_of(study, tasks[0].treatment)
-    prepared = [prepare(study, network, task, half, bases) for task, half in zip(tasks, own)]
-    states, metrics = train(network, prepared, recipe, study.fit.learning_rate)
+    limit = CACHE_BYTES / len(tasks)
+    prepared = [prepare(study, network, task, half, bases, cache_bytes=limit) for task, half in zip(tasks, own)]
+    try:
+        states, metrics = train(network, prepared, recipe, study.fit.learning_rate)
+    except finetune.NonFiniteLossError as error:
+        raise finetune.NonFiniteLossError(f"{', '.join(task.name for task in tasks)}: {error}") from None
     rows = []
     for task, half, one, state, last in zip(tasks, own, prepared, states, metrics, strict=True):
         check_frozen(one.frozen, state.best, one.stage)
@@ -245,47 +256,44 @@ def train(
     """Fits of one length to their end: the last states, and the metrics of the last chunk."""
     starts = [finetune.begin_fit(network, one, learning_rate=learning_rate, recipe=recipe) for one in prepared]
     if len(prepared) == 1:
-        *_, (state, metrics) = finetune.fit(network, prepared[0], starts[0], recipe=recipe)
+        state, metrics = last(finetune.fit(network, prepared[0], starts[0], recipe=recipe))
         return [state], [metrics]
-    *_, (states, all_metrics) = fit_together(network, prepared, starts, recipe=recipe)
-    return states, all_metrics
+    return last(fit_together(network, prepared, starts, recipe=recipe))
 
 
-def prepare(study: Study, network: Network, task: Task, half: Half, bases: Bases, *, cached: bool = True) -> Prepared:
+def last(chunks: Iterable[Any]) -> Any:
+    """What a generator yields last; what came before is let go of at once, where `*_, found = chunks` would hold it."""
+    found = None
+    for chunk in chunks:
+        found = chunk
+    return found
+
+
+def prepare(
+    study: Study, network: Network, task: Task, half: Half, bases: Bases, *, cache_bytes: float = CACHE_BYTES
+) -> Prepared:
     """The network before its first step, with the rows it is trained on.
 
     All networks of one half, seed and split that are made from a base start from the same new layers and see the same
     batches, so that their differences are those of the treatment. A base's own start is another: to put the layers that it
     began with above the layers that grew with them would undo the re-initialisation that BnB is about.
 
-    `cached`: whether the outputs of frozen first layers are computed once, if they are not too large.
+    Outputs of frozen first layers are computed once, if they need no more than `cache_bytes`.
     """
     keys = keys_of(study, task)
     stage = stage_of(study, network.layers, task.treatment, task.n)
     recipe = recipe_of(study, task.treatment)
-    if stage.frozen and cached:
+    if stage.frozen:
         plan = Plan("given", task.treatment, (stage,), "")
         rows = half.train
-        [stage] = with_caching(plan, network, rows.x[:1], num_rows=len(rows.y), limit_bytes=CACHE_BYTES).stages
+        [stage] = with_caching(plan, network, rows.x[:1], num_rows=len(rows.y), limit_bytes=cache_bytes).stages
     variables: Variables = {}
     if task.treatment == "random":
         variables = jax.jit(network.init)(keys.filters, jnp.asarray(half.train.x[:1]))
     elif task.n:
         variables = bases.get(task, task.other if task.treatment.startswith("A") else task.target)
-        if task.treatment.startswith("A"):
-            variables = _with_new_head(variables, network, half)
     key = keys.base if task.treatment in ("base", "long") else keys.transfer
     return finetune.prepare(key, network, variables, stage, half.train, None, recipe=recipe)
-
-
-def _with_new_head(variables: Variables, network: Network, half: Half) -> Variables:
-    """The other half's weights in the shapes of this half's network: their last layers may be of other classes."""
-    template = jax.eval_shape(network.init, jax.random.key(0), jnp.asarray(half.train.x[:1]))
-    return jax.tree.map(
-        lambda leaf, like: leaf if np.shape(leaf) == like.shape else np.zeros(like.shape, like.dtype),
-        variables,
-        template,
-    )
 
 
 class Keys(NamedTuple):
@@ -315,14 +323,10 @@ def distance(study: Study, task: Task, a: Half, b: Half, bases: Bases) -> Row:
     samples = []
     for number, half in enumerate((source, target)):
         order = np.asarray(jax.random.permutation(jax.random.fold_in(choose, number), len(half.test.y)))
-        rows = half.test.x[np.sort(order[: study.test.max_rows])]
-        samples.append(layer_features(network, variables, rows, pooling=study.test.pooling))
-    settings: dict[str, Any] = {
-        "alpha": study.test.alpha,
-        "num_permutations": study.test.permutations,
-        "bandwidth": study.test.bandwidth,
-    }
-    results = dict(mmd_profile(test, *samples, **settings))
+        rows = half.test.x[np.sort(order[: study.distance.max_rows])]
+        samples.append(layer_features(network, variables, rows, pooling=study.distance.pooling))
+    # Of the p-values only their number is used, so the level of each test doesn't matter.
+    results = dict(mmd_profile(test, *samples, alpha=0.5, num_permutations=study.distance.permutations))
     found = [results.get(name) for name in network.layers]
     return {
         "mmd2": [None if result is None else float(result.statistic) for result in found],
@@ -343,6 +347,8 @@ def retrain_lost(
 ) -> None:
     """Reads every base, and trains again those whose weights are lost or changed: they come out the same, bit for bit.
 
+    For that, bases are trained alone, never in a batch, which would round otherwise.
+
     Raises:
       RuntimeError: they don't, so the rows were made on another machine or by other versions.
     """
@@ -362,13 +368,13 @@ def retrain_lost(
 
 
 class Devices:
-    """Takes turns at the devices: `with devices(): …` runs on one that nobody else of this process uses."""
+    """Shares out the devices among the workers: `with devices(): …` runs on the one that has been free for longest."""
 
     def __init__(self, workers: int | None) -> None:
         there = jax.local_devices()
         alone = len(there) == 1 and there[0].platform == "cpu"
-        # One small network leaves a core idle while it waits for another's products.
-        self.workers = workers or (2 if alone else len(there))
+        # One small network doesn't fill two cores.
+        self.workers = workers or (min(2, os.cpu_count() or 1) if alone else len(there))
         self._free: queue.Queue[jax.Device] = queue.Queue()
         for number in range(self.workers):
             self._free.put(there[number % len(there)])

@@ -5,13 +5,16 @@ products it is not. Those of Winograd's form take 4/9 of the multiplications of 
 than half of the data. On GPU and TPU the built-in convolution is the right one.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
-# Inputs with fewer channels make products too narrow for Winograd's form to pay.
-MIN_CHANNELS = 8
+# Winograd's form pays where products are not too narrow, and where there are so many multiplications that what it saves
+# makes up for compiling it, which takes two to three times as long.
+MIN_CHANNELS, MIN_MULTIPLICATIONS = 8, 2**23
 
 
 def convolve(
@@ -37,8 +40,9 @@ def convolve(
     if jax.default_backend() != "cpu":
         return convolve_builtin(x, kernel)
     x, kernel = _one_dtype(x, kernel)
+    large = kernel.shape[2] >= MIN_CHANNELS and math.prod(x.shape[:3]) * kernel.size >= MIN_MULTIPLICATIONS
     # Its sums and differences of inputs would cost a dtype of 8 bits of precision one or two of them.
-    winograd = kernel.shape[:2] == (3, 3) and kernel.shape[2] >= MIN_CHANNELS and x.dtype.itemsize >= 4
+    winograd = kernel.shape[:2] == (3, 3) and large and x.dtype.itemsize >= 4
     return convolve_winograd(x, kernel) if winograd else convolve_sliced(x, kernel)
 
 

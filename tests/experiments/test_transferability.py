@@ -80,12 +80,13 @@ def test_the_same_command_again_trains_nothing_and_more_seeds_go_on(finished, tm
     assert split_classes(replace(TINY, splits=7), DIGITS, ())[:2] == splits
     more = replace(TINY, seeds=2, splits=3, controls=(), workers=1)
 
-    def prints(settings):
+    def prints(settings, rows="the rows"):
         found = treatments.transfers(settings, split_classes(settings, DIGITS, ()), 3)
-        return {fingerprint(treatments.cell_of(settings, task, 3)) for task in found if task.treatment == "AnB"}
+        return {fingerprint(treatments.cell_of(settings, task, 3, rows)) for task in found if task.treatment == "AnB"}
 
     assert prints(TINY) < prints(more)
     assert not prints(TINY) & prints(replace(TINY, fit=Fit(epochs=7)))
+    assert not prints(TINY) & prints(TINY, "other rows")
 
 
 def test_a_study_that_was_stopped_goes_on_and_a_lost_base_comes_out_the_same(finished, tmp_path, monkeypatch, capsys):
@@ -312,13 +313,15 @@ def test_random_splits_halve_the_classes_and_none_comes_twice():
 
 
 def test_splits_by_kind_draw_each_half_from_its_kind():
-    by_kind = Study(splits=1, dissimilar_splits=6, kind_a=("0", "1", "2", "3"), kind_b=("4", "5", "6", "7", "8", "9"))
+    by_kind = Study(splits=1, dissimilar_splits=60, kind_a=("0", "1", "2", "3"), kind_b=("4", "5", "6", "7", "8", "9"))
     splits = [split for split in split_classes(by_kind, DIGITS, ()) if split.kind == "dissimilar"]
-    assert len({(split.a, split.b) for split in splits}) == 6
+    assert len({(split.a, split.b) for split in splits}) == 60
     for split in splits:
-        assert split.a == ("0", "1", "2", "3") and len(split.b) == 5 and {*split.b} <= {*by_kind.kind_b}
-    with pytest.raises(ValueError, match=r"dissimilar_splits = 7, but .* in 6 ways"):
-        split_classes(replace(by_kind, dissimilar_splits=7), DIGITS, ())
+        assert len(split.a) == len(split.b) == 3 and {*split.a} <= {*by_kind.kind_a} and {*split.b} <= {*by_kind.kind_b}
+    [single] = split_classes(replace(by_kind, splits=0, dissimilar_splits=1), DIGITS, ())
+    assert single.a == by_kind.kind_a and len(single.b) == 5
+    with pytest.raises(ValueError, match=r"dissimilar_splits = 81, but .* in 80 ways"):
+        split_classes(replace(by_kind, dissimilar_splits=81), DIGITS, ())
     with pytest.raises(ValueError, match="kind_b names x; the classes are 0, 1"):
         split_classes(replace(by_kind, kind_b=("x", "4")), DIGITS, ())
 
@@ -329,6 +332,33 @@ def test_two_data_sets_are_the_halves_of_a_dissimilar_split():
     a, b = load_halves(two, split)
     assert a.train.x.shape == b.train.x.shape == (20, 8, 8, 1)  # B is brought to A's format
     assert (np.bincount(a.train.y) == 4).all() and (np.bincount(b.test.y) == 3).all()
+
+
+def test_each_class_has_its_rows_or_the_study_is_refused(tmp_path):
+    x = np.random.default_rng(0).normal(size=(120, 3)).astype(np.float32)
+    y = np.repeat(["a", "b", "c", "d"], [60, 20, 20, 20])
+    np.savez(tmp_path / "rows.npz", x=x, y=np.unique(y, return_inverse=True)[1])
+    settings = Study(data=Data(f"npz:{tmp_path / 'rows.npz'}"), splits=1, images_per_class=10, test_per_class=3)
+    [split] = split_classes(settings, ("0", "1", "2", "3"), ())
+    for half in load_halves(settings, split):
+        assert np.bincount(half.train.y).tolist() == [10, 10] and np.bincount(half.test.y).tolist() == [3, 3]
+    with pytest.raises(ValueError, match=r"^per_class of npz:.* = 16, but the smallest class has 15 rows"):
+        load_halves(replace(settings, images_per_class=16), split)
+
+
+def test_other_rows_under_the_same_name_are_not_taken_for_the_old_ones(tmp_path):
+    random, path = np.random.default_rng(0), tmp_path / "rows.npz"
+    settings = replace(
+        TINY, data=Data(f"npz:{path}"), splits=1, cuts=(1,), treatments=(), controls=(), test_per_class=None
+    )
+    settings = replace(settings, fit=Fit(epochs=1, batch_size=16))
+    found = []
+    for _ in range(2):
+        x = random.normal(size=(160, 4)).astype(np.float32)
+        np.savez(path, x=x, y=np.arange(160) % 4)
+        transferability.run(settings, tmp_path / "run")
+        found.append(read_metrics(tmp_path / "run" / "networks" / "cells.jsonl"))
+    assert len(found[1]) == 2 * len(found[0])
 
 
 # Bad input
@@ -367,6 +397,8 @@ def test_a_cut_beyond_the_network_and_the_other_script_s_config_are_refused(tmp_
     assert not (tmp_path / "run").exists()
     with pytest.raises(SystemExit, match=r"must define config = Study.* config is Config; another script reads it"):
         transferability.main(["--config", "configs/quickstart.py"])
+    with pytest.raises(SystemExit, match="the network has one layer, which is always new"):
+        transferability.main(["--config", str(PATH), "--workdir", str(tmp_path / "run"), "--model.hidden"])
     with pytest.raises(SystemExit, match="there is no field --sedes; perhaps you meant --seeds"):
         transferability.main(["--config", str(PATH), "--sedes", "3"])
 
@@ -376,3 +408,20 @@ def test_configs_of_studies_are_sound(path):
     config = runpy.run_path(str(path))["config"]
     study.check(config)
     assert config.name == path.stem and f"--config configs/{path.name}" in path.read_text()
+
+
+def test_a_loss_that_is_not_finite_names_the_network(tmp_path):
+    pair = few_rows(0)
+    wild = replace(SMALL, fit=Fit(epochs=3, batch_size=8, learning_rate=1e30, clip_norm=0.0))
+    with pytest.raises(FloatingPointError, match="random 0 / B / seed 3 / base: the loss became"):
+        treatments.rate_batch(wild, [Task(SPLIT, "B", 3, "base")], lambda _: pair, Bases(tmp_path))
+
+
+def test_a_section_that_only_the_file_has_can_be_set(tmp_path):
+    path = tmp_path / "two.py"
+    path.write_text(
+        "from experiments.config import Data\nfrom experiments.study.settings import Study\n"
+        "config = Study(splits=0, dissimilar_splits=1, other=Data('digits'))\n"
+    )
+    found, _ = study.load(["--config", str(path), "--other.size", "6", "6"])
+    assert found.other == Data("digits", size=(6, 6))

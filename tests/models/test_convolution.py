@@ -9,6 +9,7 @@ from jax import lax
 from mmd_jax.models import convolution
 from mmd_jax.models.convolution import (
     MIN_CHANNELS,
+    MIN_MULTIPLICATIONS,
     convolve,
     convolve_builtin,
     convolve_sliced,
@@ -30,6 +31,9 @@ THREE = [
     ((1, 1, 2, 16), (3, 3, 16, 3)),
 ]
 CASES = [(convolve_sliced, shapes) for shapes in SHAPES] + [(convolve_winograd, shapes) for shapes in THREE]
+
+# The fewest images of 8 × 8 with MIN_CHANNELS channels, convolved to 2, for Winograd's form.
+MANY = -(-MIN_MULTIPLICATIONS // (64 * 9 * MIN_CHANNELS * 2))
 
 
 @pytest.mark.parametrize("form, shapes", CASES)
@@ -87,16 +91,18 @@ def test_winograd_refuses_other_kernels():
 
 
 @pytest.mark.parametrize(
-    "size, channels, dtype, winograd",
+    "size, channels, dtype, rows, winograd",
     [
-        (3, MIN_CHANNELS, jnp.float32, True),
-        (3, MIN_CHANNELS - 1, jnp.float32, False),
-        (5, MIN_CHANNELS, jnp.float32, False),
-        (3, MIN_CHANNELS, jnp.bfloat16, False),
+        (3, MIN_CHANNELS, jnp.float32, MANY, True),
+        (3, MIN_CHANNELS, jnp.float32, MANY - 1, False),
+        (3, MIN_CHANNELS - 1, jnp.float32, 2 * MANY, False),
+        (5, MIN_CHANNELS, jnp.float32, MANY, False),
+        (3, MIN_CHANNELS, jnp.bfloat16, MANY, False),
     ],
 )
-def test_on_cpu_the_form_goes_by_kernel_and_dtype(size, channels, dtype, winograd):
-    x, kernel = jnp.ones((1, 8, 8, channels), dtype), jnp.ones((size, size, channels, 2), dtype)
+def test_on_cpu_the_form_goes_by_kernel_size_and_dtype(size, channels, dtype, rows, winograd):
+    x = jax.ShapeDtypeStruct((rows, 8, 8, channels), dtype)
+    kernel = jax.ShapeDtypeStruct((size, size, channels, 2), dtype)
     text = jax.jit(lambda x, kernel: convolve(x, kernel)).lower(x, kernel).as_text()
     assert text.count("stablehlo.dot_general") == (16 if winograd else 1)
 
@@ -117,7 +123,8 @@ def test_on_cpu_a_scanned_training_step_holds_no_convolution_op(channels):
 
     def lowered(platform):
         scanned = jax.jit(lambda kernel, xs: lax.scan(step, kernel, xs))
-        return scanned.lower(jnp.ones((3, 3, channels, 2)), jnp.ones((4, 2, 8, 8, channels))).as_text()
+        xs = jax.ShapeDtypeStruct((4, MANY, 8, 8, channels), jnp.float32)
+        return scanned.lower(jnp.ones((3, 3, channels, 2)), xs).as_text()
 
     assert jax.default_backend() == "cpu"
     text = lowered("cpu")
