@@ -356,7 +356,8 @@ def scatter(axes: Axes, study: Study) -> None:
         numbers = f"r = {correlation(one['r'])}"
         if one["low"] is not None:
             numbers += f" ({correlation(one['low'])} … {correlation(one['high'])})"
-        axes.set_title(f"Within layers:\n{numbers}", loc="left")
+        inside = "Within layers and kinds" if one["num_kinds"] > 1 else "Within layers"
+        axes.set_title(f"{inside}:\n{numbers}", loc="left")
     axes.set_xlabel("MMD² at layer n, centred (sd)")
     axes.set_ylabel("cost of freezing n layers, centred (sd)")
     axes.xaxis.set_major_formatter(PLAIN)
