@@ -2,6 +2,8 @@
 
 python -m experiments.transferability --config configs/figure2_digits.py
 
+Seen with seed 0 on two cores: 1,480 networks in 2 min 59 s. AnB at n = 7 is 9.7 points below base (95 % interval 8.2 … 11.1 over
+10 splits); AnB+ is .7 (.4 … 1.1) below a base trained as long. See docs/transferability.md.
 """
 
 from experiments.config import Data, Model

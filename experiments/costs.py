@@ -31,6 +31,19 @@ class Cost(NamedTuple):
     megabytes: float
 
 
+class Program(NamedTuple):
+    """A compiled training step.
+
+    Attributes:
+      flops, megabytes: as in `Cost`.
+      seconds: runs a chunk of `STEPS` steps and gives the seconds a step.
+    """
+
+    flops: float
+    megabytes: float
+    seconds: Callable[[], float]
+
+
 class RegimeCost(NamedTuple):
     """What carrying out a regime would take, at most: every epoch of every learning rate.
 
@@ -92,11 +105,21 @@ def step_cost(network: Network, prepared: Prepared, recipe: Recipe, *, norm: boo
     """Measures the step of one stage.
 
     Args:
+      network, prepared, recipe, norm: as `compile_step` takes them.
+      repeats: timed chunks of `STEPS` steps.
+    """
+    program = compile_step(network, prepared, recipe, norm=norm)
+    return Cost(program.flops, min(program.seconds() for _ in range(repeats + 1)), program.megabytes)
+
+
+def compile_step(network: Network, prepared: Prepared, recipe: Recipe, *, norm: bool = True) -> Program:
+    """The step of one stage, ready to be timed.
+
+    Args:
       network: the network.
       prepared: of `finetune.prepare`; a few batches of its training rows are used.
       recipe: batch size, clipping, precision.
       norm: whether the gradient's norm is logged, as training does.
-      repeats: timed chunks of `STEPS` steps.
     """
     rows, stage = prepared.train, prepared.stage
     index = finetune.data_order(prepared.order_key, len(rows.y), 0, STEPS, min(recipe.batch_size, len(rows.y)))
@@ -120,11 +143,10 @@ def step_cost(network: Network, prepared: Prepared, recipe: Recipe, *, norm: boo
     chunk = jax.jit(many).lower(state, (x, y)).compile()
     memory = chunk.memory_analysis()
     size = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes if memory else 0
-    seconds = min(_seconds(lambda: chunk(state, (x, y))) for _ in range(repeats + 1)) / STEPS
-    return Cost(float((analysis or {}).get("flops", np.nan)), seconds, size / 1e6)
 
+    def seconds() -> float:
+        start = time.perf_counter()
+        jax.block_until_ready(chunk(state, (x, y)))
+        return (time.perf_counter() - start) / STEPS
 
-def _seconds(run: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    jax.block_until_ready(run())
-    return time.perf_counter() - start
+    return Program(float((analysis or {}).get("flops", np.nan)), size / 1e6, seconds)
