@@ -14,8 +14,8 @@ config = Study(
     dissimilar_splits=2,
     kind_a=("bird", "cat", "deer", "dog", "frog", "horse"),
     kind_b=("airplane", "automobile", "ship", "truck"),
-    images_per_class=300,
+    images_per_class=200,
     test_per_class=500,
     model=Model(width=8, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)),
-    fit=Fit(epochs=16, batch_size=50, learning_rate=0.05),
+    fit=Fit(epochs=12, batch_size=50, learning_rate=0.05),
 )

@@ -45,10 +45,9 @@ def test_the_forms_agree_in_value_and_gradient(key, form, shapes):
         return lambda x, kernel: jnp.sum(jnp.sin(form(x, kernel)) * weight)
 
     # A sum of kh·kw·c products of standard normals, in float32.
-    np.testing.assert_allclose(form(x, kernel), convolve_builtin(x, kernel), atol=2e-5)
-    for ours, builtin in zip(
-        jax.grad(loss(form), (0, 1))(x, kernel), jax.grad(loss(convolve_builtin), (0, 1))(x, kernel)
-    ):
+    np.testing.assert_allclose(jax.jit(form)(x, kernel), convolve_builtin(x, kernel), atol=2e-5)
+    gradients = [jax.jit(jax.grad(loss(one), (0, 1)))(x, kernel) for one in (form, convolve_builtin)]
+    for ours, builtin in zip(*gradients):
         np.testing.assert_allclose(ours, builtin, atol=1e-4)
 
 
@@ -63,7 +62,7 @@ def test_a_form_is_the_double_loop(key, form):
                 for v in range(3):
                     if 0 <= i + u - 1 < 4 and 0 <= j + v - 1 < 5:
                         expected[:, i, j] += x[:, i + u - 1, j + v - 1] @ kernel[u, v]
-    np.testing.assert_allclose(form(jnp.float32(x), jnp.float32(kernel)), expected, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(form)(jnp.float32(x), jnp.float32(kernel)), expected, atol=1e-5)
 
 
 def test_winograd_rounds_little_more_than_a_sum_of_products(key):
@@ -72,16 +71,16 @@ def test_winograd_rounds_little_more_than_a_sum_of_products(key):
     kernel = jax.random.normal(jax.random.fold_in(key, 1), (3, 3, 32, 16)) / 12
     with jax.enable_x64(True):
         exact = np.asarray(convolve_builtin(jnp.float64(np.asarray(x)), jnp.float64(np.asarray(kernel))))
-        in_float64 = np.asarray(convolve_winograd(jnp.float64(np.asarray(x)), jnp.float64(np.asarray(kernel))))
+        in_float64 = np.asarray(jax.jit(convolve_winograd)(jnp.float64(np.asarray(x)), jnp.float64(np.asarray(kernel))))
     np.testing.assert_allclose(in_float64, exact, atol=1e-13)
-    error = np.sqrt(np.mean((np.asarray(convolve_winograd(x, kernel)) - exact) ** 2)) / exact.std()
+    error = np.sqrt(np.mean((np.asarray(jax.jit(convolve_winograd)(x, kernel)) - exact) ** 2)) / exact.std()
     assert error < 4 * np.finfo(np.float32).eps
 
 
 def test_winograd_maps_over_kernels(key):
     x = jax.random.normal(key, (2, 6, 5, 8))
     kernels = jax.random.normal(jax.random.fold_in(key, 1), (3, 3, 3, 8, 4))
-    together = jax.vmap(convolve_winograd, (None, 0))(x, kernels)
+    together = jax.jit(jax.vmap(convolve_winograd, (None, 0)))(x, kernels)
     np.testing.assert_allclose(together, jnp.stack([convolve_winograd(x, kernel) for kernel in kernels]), atol=1e-5)
 
 
@@ -110,6 +109,7 @@ def test_on_cpu_the_form_goes_by_kernel_size_and_dtype(size, channels, dtype, ro
 @pytest.mark.parametrize("form", [convolve_sliced, convolve_winograd, convolve_builtin, convolve])
 def test_dtype_is_the_wider_one(form):
     x, kernel = jnp.ones((1, 4, 4, 8), jnp.bfloat16), jnp.ones((3, 3, 8, 2), jnp.bfloat16)
+    form = jax.jit(form)
     assert form(x, kernel).dtype == jnp.bfloat16
     assert form(x, kernel.astype(jnp.float32)).dtype == jnp.float32
 
