@@ -12,6 +12,13 @@ import pytest
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _let_go_of_programs():
+    """Each compiled program holds memory maps, of which Linux allows a process 65,530; with more, XLA crashes."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def key():
     return jax.random.key(0)

@@ -403,13 +403,6 @@ def test_a_cut_beyond_the_network_and_the_other_script_s_config_are_refused(tmp_
         transferability.main(["--config", str(PATH), "--sedes", "3"])
 
 
-@pytest.mark.parametrize("path", sorted(Path("configs").glob("figure2_*.py")), ids=lambda path: path.stem)
-def test_configs_of_studies_are_sound(path):
-    config = runpy.run_path(str(path))["config"]
-    study.check(config)
-    assert config.name == path.stem and f"--config configs/{path.name}" in path.read_text()
-
-
 def test_a_loss_that_is_not_finite_names_the_network(tmp_path):
     pair = few_rows(0)
     wild = replace(SMALL, fit=Fit(epochs=3, batch_size=8, learning_rate=1e30, clip_norm=0.0))
