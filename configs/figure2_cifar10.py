@@ -3,7 +3,8 @@
 python -m experiments.transferability --config configs/figure2_cifar10.py
 
 A size for two cores: 200 images a class. Seen with seed 0: 444 networks in 11 min. AnB at n = 7 is 7.6 points below base
-(95 % interval 4.6 … 10.5 over 4 random splits); AnB+ is 2.0 (1.1 … 2.8) above a base trained as long. See docs/transferability.md.
+(95 % interval 4.6 … 10.5 over 4 random splits); AnB+ is 2.0 (1.1 … 2.8) above a base trained as long. See
+docs/transferability.md.
 """
 
 from experiments.config import Data, Model
