@@ -76,7 +76,7 @@ def data_settings(name: str, fields: Sequence[str], description: dict[str, Any])
     default = trained_for if name == "target" else configs.Data(name=name)
     section = dataclasses.field(default_factory=configs.Data)
     wrapper = dataclasses.make_dataclass("Options", [("data", configs.Data, section)], frozen=True)
-    configs.check_flags(fields, wrapper)
+    configs.check_flags(fields, wrapper())
     options = tyro.cli(
         wrapper,
         args=fields,
