@@ -45,13 +45,18 @@ def render(directory: str | Path, pictures: Mapping[str, bytes]) -> bytes:
         training(run, show),
     )
     body = tag("main", *sections, comparison(run, show), record.section(run))
+    return document(f"{run.result['name']}: can the network be reused?", body)
+
+
+def document(title: str, body: Html, css: str = CSS) -> bytes:
+    """A whole page in UTF-8, whose policy lets nothing be loaded or run."""
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     head = tag(
         "head",
         Html(f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">'),
         Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
-        tag("title", f"{run.result['name']}: can the network be reused?"),
-        tag("style", Html(CSS)),
+        tag("title", title),
+        tag("style", Html(css)),
     )
     return ("<!DOCTYPE html>\n" + tag("html", head, tag("body", body), lang="en") + "\n").encode()
 

@@ -12,7 +12,7 @@ from experiments.report import transferability_plots as plots
 from experiments.report import transferability_record as record
 from experiments.report import words
 from experiments.report.markup import Html, join, tag
-from experiments.report.page import Shower
+from experiments.report.page import Shower, document
 from experiments.report.style import CSS
 from experiments.report.transferability_evidence import NAMES, Study
 
@@ -95,15 +95,11 @@ def render(study: Study, pictures: Mapping[str, bytes]) -> bytes:
         record.numbers(study),
         record.section(study),
     )
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    head = tag(
-        "head",
-        Html(f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">'),
-        Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
-        tag("title", f"{header['name']}: how transferable are the features?"),
-        tag("style", Html(CSS + "td.number, th.number { white-space: nowrap; }\n")),
+    return document(
+        f"{header['name']}: how transferable are the features?",
+        body,
+        CSS + "td.number, th.number { white-space: nowrap; }\n",
     )
-    return ("<!DOCTYPE html>\n" + tag("html", head, tag("body", body), lang="en") + "\n").encode()
 
 
 # Question and answer

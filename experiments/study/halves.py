@@ -105,7 +105,8 @@ def _by_kind(
 ) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
     """A single split takes half of all classes from each kind, as a random split has, or all that the kind has.
 
-    Several take as many from each, and leave a choice in both: splits that share a half would say little of others.
+    Several take as many from each, and leave a choice in both. Each half is drawn by itself, so two splits may still share
+    one; they would say little of others, and nothing is tested where all do.
     """
     sizes = min(half, len(kind_a)), min(half, len(kind_b))
     if count > 1 and (both := min(*sizes, len(kind_a) - 1, len(kind_b) - 1)) > 1:
