@@ -10,7 +10,8 @@ import numpy as np
 
 from mmd_jax.models.layered import Network
 from mmd_jax.transfer import finetune
-from mmd_jax.transfer.finetune import Prepared, Recipe
+from mmd_jax.transfer.finetune import Prepared
+from mmd_jax.transfer.recipe import Recipe, data_order, schedule
 from mmd_jax.transfer.train import TrainState
 from mmd_jax.types import Plan, Rows, Variables
 
@@ -77,7 +78,7 @@ def plan_cost(
       recipe: how it would be trained.
       num_rates: learning rates in the grid.
     """
-    steps = finetune.schedule(len(rows.y), recipe)[0] * num_rates
+    steps = schedule(len(rows.y), recipe)[0] * num_rates
     seconds, megabytes = 0.0, 0.0
     few, one = (Rows(*(array[:count] for array in rows)) for count in (STEPS * recipe.batch_size, 1))
     for stage in plan.stages:
@@ -122,7 +123,7 @@ def compile_step(network: Network, prepared: Prepared, recipe: Recipe, *, norm: 
       norm: whether the gradient's norm is logged, as training does.
     """
     rows, stage = prepared.train, prepared.stage
-    index = finetune.data_order(prepared.order_key, len(rows.y), 0, STEPS, min(recipe.batch_size, len(rows.y)))
+    index = data_order(prepared.order_key, len(rows.y), 0, STEPS, min(recipe.batch_size, len(rows.y)))
     x, y = rows.x[index], rows.y[index]
     state = finetune.begin_fit(network, prepared, learning_rate=1e-3, recipe=recipe).train
     step = finetune.make_step(network, stage, recipe, state.variables["params"], start=prepared.start)

@@ -15,8 +15,9 @@ from experiments.config import Training
 from experiments.progress import progress, track
 from mmd_jax.models.layered import Network
 from mmd_jax.transfer import finetune
-from mmd_jax.transfer.finetune import FitState, Prepared, Recipe
+from mmd_jax.transfer.finetune import FitState, Prepared
 from mmd_jax.transfer.freezing import check_frozen
+from mmd_jax.transfer.recipe import Recipe, schedule
 from mmd_jax.types import Plan, Rows, Variables
 
 
@@ -135,7 +136,7 @@ def resumable_fit(
         state = restored.tree
     workdir.cut_metrics(log, fit=name, step=restored.step or 0)
 
-    total = finetune.schedule(len(prepared.train.y), settings)[0]
+    total = schedule(len(prepared.train.y), settings)[0]
     show, saved, step = progress(name, total), time.monotonic(), int(state.train.step)
     first = step
 

@@ -4,8 +4,9 @@ from mmd_jax.models.cnn8 import cnn8
 from mmd_jax.models.layered import Network, from_layers, preprocessed
 from mmd_jax.models.mlp import mlp
 from mmd_jax.models.whole import from_functions, from_linen
+from mmd_jax.transfer.augment import Augmentation, augment
 from mmd_jax.transfer.decision import decide, similarity, similarity_of_verdict, stages_of
-from mmd_jax.transfer.finetune import Recipe, finetune
+from mmd_jax.transfer.finetune import finetune
 from mmd_jax.transfer.freezing import (
     check_frozen,
     freeze_labels,
@@ -15,8 +16,10 @@ from mmd_jax.transfer.freezing import (
     stop_frozen,
 )
 from mmd_jax.transfer.inference import log_probabilities
+from mmd_jax.transfer.objectives import CLASSIFICATION
 from mmd_jax.transfer.prefix import with_caching
 from mmd_jax.transfer.profile import layer_features, mmd_profile
+from mmd_jax.transfer.recipe import Recipe
 from mmd_jax.transfer.train import TrainState, classification_loss, init_state, train_step
 from mmd_jax.two_sample import (
     aggregated_test,
@@ -27,10 +30,13 @@ from mmd_jax.two_sample import (
     wild_bootstrap_test,
 )
 from mmd_jax.two_sample.verdict import Verdict, verdict
-from mmd_jax.types import Plan, Rows, Similarity, Stage, TwoSampleResult
+from mmd_jax.types import Objective, Plan, Rows, Similarity, Stage, TwoSampleResult
 
 __all__ = [
+    "CLASSIFICATION",
+    "Augmentation",
     "Network",
+    "Objective",
     "Plan",
     "Recipe",
     "Rows",
@@ -40,6 +46,7 @@ __all__ = [
     "TwoSampleResult",
     "Verdict",
     "aggregated_test",
+    "augment",
     "check_frozen",
     "classification_loss",
     "cnn8",

@@ -97,9 +97,9 @@ class Stage(NamedTuple):
       frozen: layers that take no gradient, no weight decay and no new batch statistics.
       trained: (layer, multiplier of the learning rate), in the network's order.
       reinitialised: the trained layers that start from fresh weights at the beginning of this stage.
-      augment: whether the plan asks for augmented inputs.
+      augment: whether inputs are augmented in training, by the recipe's augmentation.
       cached: whether the frozen prefix is computed once and its outputs kept.
-      cache_reason: why it is cached, or why not, in one sentence.
+      cache_reason: why it is cached, or why not, and where augmentation is off for it, why; in sentences.
     """
 
     frozen: tuple[str, ...]
@@ -124,3 +124,18 @@ class Plan(NamedTuple):
     regime: str
     stages: tuple[Stage, ...]
     reason: str
+
+
+class Objective(NamedTuple):
+    """What a fit minimises. It is hashed with what a chunk is compiled for: make one once.
+
+    Attributes:
+      loss: (network, names of the layers in training mode, *, start=0, dtype="float32") -> LossFn of a batch (x, y).
+      validate: (network, variables, rows, *, start=0, precision="float32") -> {"loss": …, other numbers by name}, over
+        all rows, every layer in evaluation mode.
+      check: (network, *parts) -> None; refuses rows that it can't be minimised on, by a ValueError.
+    """
+
+    loss: Callable[..., LossFn]
+    validate: Callable[..., dict[str, float]]
+    check: Callable[..., None]

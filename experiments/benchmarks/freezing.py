@@ -18,7 +18,8 @@ from experiments.costs import Program, compile_step
 from mmd_jax.models.cnn8 import cnn8
 from mmd_jax.models.layered import Network
 from mmd_jax.transfer.decision import stages_of
-from mmd_jax.transfer.finetune import Recipe, prepare
+from mmd_jax.transfer.finetune import prepare
+from mmd_jax.transfer.recipe import Recipe
 from mmd_jax.types import Rows, Variables
 
 

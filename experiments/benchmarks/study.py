@@ -28,8 +28,9 @@ from experiments.study.settings import Study, check
 from experiments.study.treatments import Bases, Task
 from mmd_jax.models.layered import Network
 from mmd_jax.transfer import finetune
-from mmd_jax.transfer.finetune import Prepared, Recipe
-from mmd_jax.transfer.inference import validate
+from mmd_jax.transfer.finetune import Prepared
+from mmd_jax.transfer.objectives import validate
+from mmd_jax.transfer.recipe import Recipe, data_order, rate_factors, schedule
 from mmd_jax.transfer.train import at_rate, rate_of
 from mmd_jax.types import Variables
 
@@ -135,7 +136,7 @@ def measure(
         limit = treatments.CACHE_BYTES if form.cached else 0.0
         prepared = [treatments.prepare(study, network, task, half, bases, cache_bytes=limit) for task in tasks]
         found, compiling = form.run(network, prepared, recipes, study.fit.learning_rate)
-        accuracies = np.array([validate(network, variables, half.test)[1] for variables in found])
+        accuracies = np.array([validate(network, variables, half.test)["accuracy"] for variables in found])
         rounds.append((time.perf_counter() - start, compiling))
     return Timing(*rounds[0], min(total - compiling for total, compiling in rounds[1:]), accuracies)
 
@@ -189,10 +190,10 @@ def _steps(
     network: Network, prepared: Prepared, recipe: Recipe, rate: float, compiled: Callable[..., Step]
 ) -> Variables:
     rows = prepared.train
-    total, _, _ = finetune.schedule(len(rows.y), recipe, validated=False)
+    total, _, _ = schedule(len(rows.y), recipe, validated=False)
     size = min(recipe.batch_size, len(rows.y))
-    order = finetune.data_order(prepared.order_key, len(rows.y), 0, total, size)
-    factors = finetune.rate_factors(recipe, 0, total, total)
+    order = data_order(prepared.order_key, len(rows.y), 0, total, size)
+    factors = rate_factors(recipe, 0, total, total)
     state = finetune.begin_fit(network, prepared, learning_rate=rate, recipe=recipe).train
     example = (state, rows.x[order[0]], rows.y[order[0]], factors[0], prepared.step_key)
     step = compiled(network, prepared, recipe, example)

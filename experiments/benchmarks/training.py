@@ -130,7 +130,8 @@ def ours(shape: Shape) -> tuple[dict[str, Timed], int]:
 
     from mmd_jax.models.cnn8 import cnn8
     from mmd_jax.transfer.decision import stages_of
-    from mmd_jax.transfer.finetune import Recipe, begin_fit, make_step, prepare, run_chunk
+    from mmd_jax.transfer.finetune import begin_fit, make_step, prepare, run_chunk
+    from mmd_jax.transfer.recipe import Recipe
     from mmd_jax.types import Rows
 
     x, y = data(shape)

@@ -23,11 +23,12 @@ from experiments.study.halves import Half, Split
 from experiments.study.settings import NOT_THE_STUDY, Study
 from mmd_jax.models.layered import Network
 from mmd_jax.transfer import finetune
-from mmd_jax.transfer.finetune import FitState, Prepared, Recipe
+from mmd_jax.transfer.finetune import FitState, Prepared
 from mmd_jax.transfer.freezing import check_frozen
-from mmd_jax.transfer.inference import validate
+from mmd_jax.transfer.objectives import validate
 from mmd_jax.transfer.prefix import with_caching
 from mmd_jax.transfer.profile import layer_features, mmd_profile
+from mmd_jax.transfer.recipe import Recipe
 from mmd_jax.transfer.together import fit_together
 from mmd_jax.types import Plan, Stage, Variables
 
@@ -242,8 +243,8 @@ def rate_batch(
     rows = []
     for task, half, one, state, last in zip(tasks, own, prepared, states, metrics, strict=True):
         check_frozen(one.frozen, state.best, one.stage)
-        loss, accuracy = validate(network, state.best, half.test, precision=recipe.precision)
-        row: Row = {"accuracy": accuracy, "loss": loss, "train_accuracy": last["accuracy"], "train_loss": last["loss"]}
+        tested = validate(network, state.best, half.test, precision=recipe.precision)
+        row: Row = {**tested, "train_accuracy": last["accuracy"], "train_loss": last["loss"]}
         if task.treatment == "base":
             row["digest"] = bases.save(task, state.best)
         rows.append(row)

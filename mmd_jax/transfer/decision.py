@@ -151,6 +151,8 @@ def decide(
     small_per_class: int = 1_000,
     pretrained_rate: float = 0.1,
     num_frozen: int | None = None,
+    layer_decay: float = 1.0,
+    augment: bool | None = None,
 ) -> Plan:
     """Chooses the regime by a named rule and spells it out for this network.
 
@@ -164,6 +166,8 @@ def decide(
       small_per_class: the quadrant's size: fewer rows a class than this is small.
       pretrained_rate: learning rate of pretrained layers as a share of that of new ones.
       num_frozen: overrides the number of leading layers that "finetune_top" freezes.
+      layer_decay: as in `stages_of`.
+      augment: overrides whether the inputs are augmented.
 
     Returns:
       A Plan whose reason is one sentence.
@@ -197,7 +201,8 @@ def decide(
         network.layers,
         num_frozen=num_frozen or 0,
         pretrained_rate=pretrained_rate,
-        augment=choice.augment,
+        layer_decay=layer_decay,
+        augment=choice.augment if augment is None else augment,
     )
     return Plan(rule, choice.regime, stages, why)
 
@@ -208,6 +213,7 @@ def stages_of(
     *,
     num_frozen: int = 0,
     pretrained_rate: float = 0.1,
+    layer_decay: float = 1.0,
     augment: bool = False,
 ) -> tuple[Stage, ...]:
     """Spells a regime out for a network: the last layer is new, the others are pretrained.
@@ -217,13 +223,15 @@ def stages_of(
       layers: names in order, [L].
       num_frozen: for finetune_top, how many leading layers are frozen, 0 … L − 1.
       pretrained_rate: multiplier of the learning rate of pretrained layers that are trained; new layers take 1.
+      layer_decay: each pretrained layer's multiplier is this times that of the one above it (discriminative rates: Howard
+        and Ruder, ACL 2018, take 1 / 2.6); 1 for one rate.
       augment: carried into every stage.
 
     Returns:
       The stages of a Plan: two for lp_ft, one for every other regime.
 
     Raises:
-      ValueError: on an unknown regime, a num_frozen outside 0 … L − 1, or a rate that is not positive.
+      ValueError: on an unknown regime, a num_frozen outside 0 … L − 1, a rate that is not positive, or a decay outside (0, 1].
 
     Example:
       >>> [stage] = stages_of("finetune_top", ("conv", "fc", "head"), num_frozen=1)
@@ -242,9 +250,15 @@ def stages_of(
         raise ValueError(
             f"pretrained_rate = {pretrained_rate}; expected a positive share of the learning rate of new layers"
         )
+    if not 0 < layer_decay <= 1:
+        raise ValueError(
+            f"layer_decay = {layer_decay}; expected above 0, at most 1 (one rate for all pretrained layers)"
+        )
+    # The last layer is the newest; the one below it is the first that is pretrained.
+    below = {name: pretrained_rate * layer_decay**depth for depth, name in enumerate(reversed(layers[:-1]))}
 
     def stage(frozen: int, new: tuple[str, ...]) -> Stage:
-        trained = tuple((name, 1.0 if name in (*new, layers[-1]) else pretrained_rate) for name in layers[frozen:])
+        trained = tuple((name, 1.0 if name in (*new, layers[-1]) else below[name]) for name in layers[frozen:])
         return Stage(layers[:frozen], trained, new, augment)
 
     head = layers[-1:]
@@ -256,7 +270,7 @@ def stages_of(
         # weights are no longer new.
         "lp_ft": (
             stage(len(layers) - 1, head),
-            Stage((), tuple((name, pretrained_rate) for name in layers), (), augment),
+            Stage((), tuple((name, below.get(name, pretrained_rate)) for name in layers), (), augment),
         ),
         "from_scratch": (stage(0, layers),),
     }[regime]

@@ -16,48 +16,17 @@ from jax import Array
 
 from mmd_jax.models import leaves
 from mmd_jax.models.layered import Network
+from mmd_jax.transfer.augment import augmented
 from mmd_jax.transfer.freezing import check_frozen, frozen_hashes, stage_labels, staged_optimizer
-from mmd_jax.transfer.inference import Watch, validate
+from mmd_jax.transfer.inference import Watch
+from mmd_jax.transfer.objectives import CLASSIFICATION
 from mmd_jax.transfer.prefix import num_prefix, prefix_rows
-from mmd_jax.transfer.train import (
-    TrainState,
-    at_rate,
-    classification_loss,
-    init_state,
-    rate_of,
-    train_step,
-)
-from mmd_jax.types import Plan, Rows, Stage, Tree, Variables
+from mmd_jax.transfer.recipe import Recipe, check_recipe, data_order, rate_factors, schedule
+from mmd_jax.transfer.train import TrainState, at_rate, init_state, rate_of, train_step
+from mmd_jax.types import Objective, Plan, Rows, Stage, Tree, Variables
 
-OPTIMIZERS = ("adamw", "sgd")
-SCHEDULES = ("constant", "cosine")
-MAX_CHUNK = 256  # Steps between two validations: one epoch, or this many where an epoch is longer.
-
-
-class Recipe(NamedTuple):
-    """How a network is trained, the learning rate aside; hashable, a compiled chunk is made once for each.
-
-    Attributes:
-      epochs: passes over the training rows, at most.
-      batch_size: rows a step; all of them where there are fewer.
-      optimizer: "adamw" or "sgd" (momentum 0.9).
-      weight_decay: of trained leaves only, decoupled.
-      clip_norm: global norm at which gradients are clipped; 0 for not at all.
-      patience: epochs without a lower validation loss after which the stage ends; without validation rows it never does.
-      precision: "float32" or "bfloat16".
-      schedule: of the learning rate over the epochs: "constant", or "cosine", which falls to 0 at the last.
-      warmup_epochs: epochs in which the learning rate first rises from 0, before the schedule begins.
-    """
-
-    epochs: int = 30
-    batch_size: int = 64
-    optimizer: str = "adamw"
-    weight_decay: float = 1e-4
-    clip_norm: float = 1.0
-    patience: int = 5
-    precision: str = "float32"
-    schedule: str = "constant"
-    warmup_epochs: float = 0.0
+# (compute, rows) -> compute(rows), computed now or before.
+Keep = Callable[[Callable[[Rows], Rows], Rows], Rows]
 
 
 class FitState(NamedTuple):
@@ -113,6 +82,7 @@ def finetune(
     *,
     learning_rate: float,
     recipe: Recipe = Recipe(),  # noqa: B008 (immutable)
+    objective: Objective = CLASSIFICATION,
 ) -> Iterator[tuple[FitState, dict[str, float]]]:
     """Carries out every stage of a plan; the last state's `.best` is the fine-tuned network.
 
@@ -125,9 +95,11 @@ def finetune(
       valid: rows whose loss says when to stop and which state was best.
       learning_rate: of new layers; pretrained ones take the plan's share of it.
       recipe: everything else.
+      objective: what is minimised.
 
     Yields:
-      (FitState, {"stage", "step", "loss", "accuracy", "grad_norm", "valid_loss", "valid_accuracy"}) once a chunk.
+      (FitState, {"stage", "step", "loss", "grad_norm", "valid_loss", and what the objective reports: of a classifier
+      "accuracy", "valid_accuracy"}) once a chunk.
 
     Raises:
       NonFiniteLossError: when a loss becomes NaN or infinite; the state yielded before is the last good one.
@@ -146,12 +118,12 @@ def finetune(
       >>> bool((state.best["params"]["fc1"]["kernel"] == variables["params"]["fc1"]["kernel"]).all())
       True
     """
-    check_rows(network, train, valid)
+    objective.check(network, train, valid)
     check_recipe(recipe)
     for number, stage in enumerate(plan.stages):
         prepared = prepare(jax.random.fold_in(key, number), network, variables, stage, train, valid, recipe=recipe)
-        state = begin_fit(network, prepared, learning_rate=learning_rate, recipe=recipe)
-        chunks = fit(network, prepared, state, recipe=recipe)
+        state = begin_fit(network, prepared, learning_rate=learning_rate, recipe=recipe, objective=objective)
+        chunks = fit(network, prepared, state, recipe=recipe, objective=objective)
         for state, metrics in chunks:
             yield state, {"stage": number, **metrics}
         check_frozen(prepared.frozen, state.best, stage)
@@ -168,6 +140,7 @@ def prepare(
     *,
     recipe: Recipe,
     watch: Watch = iter,
+    keep: Keep = lambda compute, rows: compute(rows),
 ) -> Prepared:
     """Everything about a stage that does not depend on the learning rate.
 
@@ -180,6 +153,7 @@ def prepare(
       train, valid: the network's own inputs; `valid` none: the fit has a fixed length, and its last state is kept.
       recipe: for its precision.
       watch: as in `inference.in_batches`, for the progress of caching.
+      keep: called as keep(compute, rows) for compute(rows), the rows as they leave a cached prefix: a caller may have them.
     """
     init_key, order_key, step_key = jax.random.split(key, 3)
     if stage.reinitialised:
@@ -189,25 +163,33 @@ def prepare(
     variables = jax.tree.map(jnp.asarray, dict(variables))
     start = num_prefix(network, stage) if stage.cached else 0
     if start:
-        cache = partial(prefix_rows, network, variables, stage, precision=recipe.precision, watch=watch)
-        train, valid = cache(train), None if valid is None else cache(valid)
+        compute = partial(prefix_rows, network, variables, stage, precision=recipe.precision, watch=watch)
+        train, valid = keep(compute, train), None if valid is None else keep(compute, valid)
     return Prepared(stage, variables, frozen_hashes(variables, stage), start, train, valid, order_key, step_key)
 
 
-def begin_fit(network: Network, prepared: Prepared, *, learning_rate: float, recipe: Recipe) -> FitState:
+def begin_fit(
+    network: Network,
+    prepared: Prepared,
+    *,
+    learning_rate: float,
+    recipe: Recipe,
+    objective: Objective = CLASSIFICATION,
+) -> FitState:
     """The state before the first step of a stage: fresh optimizer, and the starting variables as the best so far."""
     variables = prepared.variables
     optimizer = _optimizer(stage_labels(variables["params"], prepared.stage), recipe)
     train = init_state(variables, optimizer, learning_rate=learning_rate)
     if prepared.valid is None:
         return FitState(train, variables, jnp.float32(np.inf), jnp.int32(0))
-    loss, _ = validate(network, variables, prepared.valid, start=prepared.start, precision=recipe.precision)
+    found = objective.validate(network, variables, prepared.valid, start=prepared.start, precision=recipe.precision)
+    loss = found["loss"]
     # Nothing is smaller than NaN: weights that start without a finite loss must lose to any that have one.
     return FitState(train, variables, jnp.float32(loss if np.isfinite(loss) else np.inf), jnp.int32(0))
 
 
 def fit(
-    network: Network, prepared: Prepared, state: FitState, *, recipe: Recipe
+    network: Network, prepared: Prepared, state: FitState, *, recipe: Recipe, objective: Objective = CLASSIFICATION
 ) -> Iterator[tuple[FitState, dict[str, float]]]:
     """Trains one stage from where `state` stands to its end: the last epoch, or `recipe.patience` epochs without progress.
 
@@ -216,6 +198,7 @@ def fit(
       prepared: the stage, made anew by `prepare` at each resumption.
       state: of `begin_fit`, or one that this generator yielded.
       recipe: the settings.
+      objective: what is minimised.
 
     Yields:
       (FitState, metrics) once a chunk; nothing if `state` is already at the end.
@@ -226,7 +209,7 @@ def fit(
     train, valid, start = prepared.train, prepared.valid, prepared.start
     total, chunk, patience = schedule(len(train.y), recipe, validated=valid is not None)
     step, best_step = int(state.train.step), int(state.best_step)
-    static = compiled_for(network, prepared, recipe)
+    static = compiled_for(network, prepared, recipe, objective)
     while step < total and step - best_step < patience:
         rows = data_order(prepared.order_key, len(train.y), step, chunk, min(recipe.batch_size, len(train.y)))
         rates = rate_factors(recipe, step, chunk, total)
@@ -235,8 +218,9 @@ def fit(
         step += chunk
         loss = 0.0
         if valid is not None:
-            loss, accuracy = validate(network, trained.variables, valid, start=start, precision=recipe.precision)
-            metrics |= {"valid_loss": loss, "valid_accuracy": accuracy}
+            found = objective.validate(network, trained.variables, valid, start=start, precision=recipe.precision)
+            metrics |= {f"valid_{name}": value for name, value in found.items()}
+            loss = found["loss"]
         if not np.isfinite(metrics["loss"] + loss):
             raise NonFiniteLossError(
                 f"the loss became {metrics['loss']}{'' if valid is None else f' (validation {loss})'} between steps "
@@ -254,107 +238,17 @@ def fit(
         yield state, {"step": step, **metrics}
 
 
-def compiled_for(network: Network, prepared: Prepared, recipe: Recipe) -> dict[str, Any]:
+def compiled_for(
+    network: Network, prepared: Prepared, recipe: Recipe, objective: Objective = CLASSIFICATION
+) -> dict[str, Any]:
     """What a chunk is compiled for, as the static arguments of `run_chunk`; fits that agree in it share one program."""
     # What a compiled chunk does not depend on is taken out.
-    stage = Stage(prepared.stage.frozen, prepared.stage.trained)
+    stage = Stage(prepared.stage.frozen, prepared.stage.trained, augment=prepared.stage.augment)
     recipe = recipe._replace(epochs=0, patience=0, schedule="", warmup_epochs=0.0)
-    return {"network": network, "stage": stage, "recipe": recipe, "start": prepared.start}
+    return {"network": network, "stage": stage, "recipe": recipe, "start": prepared.start, "objective": objective}
 
 
-def check_rows(network: Network, *parts: Rows) -> None:
-    """Refuses rows that a classifier can't be trained on: none, lengths that differ, labels outside 0 … classes − 1."""
-    for x, y in parts:
-        if not len(y) or len(x) != len(y):
-            raise ValueError(
-                f"there are {len(x)} rows of inputs and {len(y)} labels; expected as many of both, at least one"
-            )
-        if not np.issubdtype(np.asarray(y).dtype, np.integer):
-            raise ValueError(f"labels have dtype {np.asarray(y).dtype}; expected integers from 0")
-
-        def classes(row: Array) -> Array:
-            return network.apply(network.init(jax.random.key(0), row), row)[0]
-
-        num_classes = jax.eval_shape(classes, x[:1]).shape[-1]
-        if y.min() < 0 or y.max() >= num_classes:
-            raise ValueError(
-                f"labels run from {y.min()} to {y.max()}, but the network has {num_classes} outputs; expected labels "
-                f"0 … {num_classes - 1}"
-            )
-
-
-def check_recipe(recipe: Recipe) -> None:
-    """Refuses settings that can't be meant."""
-    for name in ("epochs", "batch_size", "patience"):
-        if getattr(recipe, name) < 1:
-            raise ValueError(f"{name} = {getattr(recipe, name)}; expected at least 1")
-    if recipe.precision not in ("float32", "bfloat16"):
-        raise ValueError(f"unknown precision {recipe.precision!r}; there are float32, bfloat16")
-    if recipe.optimizer not in OPTIMIZERS:
-        raise ValueError(f"unknown optimizer {recipe.optimizer!r}; there are {', '.join(OPTIMIZERS)}")
-    if recipe.schedule not in SCHEDULES:
-        raise ValueError(f"unknown schedule {recipe.schedule!r}; there are {', '.join(SCHEDULES)}")
-    if not 0 <= recipe.warmup_epochs <= recipe.epochs:
-        raise ValueError(f"warmup_epochs = {recipe.warmup_epochs}; expected 0 … {recipe.epochs}, the epochs in all")
-
-
-def schedule(num_rows: int, recipe: Recipe, *, validated: bool = True) -> tuple[int, int, int]:
-    """(steps in all, steps a chunk, steps of patience); whole chunks, so that every chunk has one compiled form.
-
-    A chunk is an epoch, or a part of it; where nothing is validated in between, as many epochs as `MAX_CHUNK` steps hold.
-    """
-    epoch = -(-num_rows // min(recipe.batch_size, num_rows))
-    chunks_an_epoch = -(-epoch // MAX_CHUNK)
-    chunk = -(-epoch // chunks_an_epoch)
-    if not validated and chunks_an_epoch == 1:
-        most = max(1, min(MAX_CHUNK // chunk, recipe.epochs))
-        chunk *= next(count for count in range(most, 0, -1) if recipe.epochs % count == 0)
-        return recipe.epochs * epoch, chunk, recipe.epochs * epoch
-    return recipe.epochs * chunks_an_epoch * chunk, chunk, recipe.patience * chunks_an_epoch * chunk
-
-
-def rate_factors(recipe: Recipe, step: int, num_steps: int, total: int) -> np.ndarray:
-    """What the learning rate is multiplied by in the next steps, [num_steps] float32.
-
-        (t + 1) / w in the w steps of the warm-up; then 1, or cosine: (1 + cos(π (t − w) / (T − w))) / 2
-
-    Args:
-      recipe: its schedule and warm-up.
-      step: t of the first of them.
-      num_steps: how many.
-      total: T, the steps of the stage in all.
-
-    Example:
-      >>> rate_factors(Recipe(epochs=4, schedule="cosine"), 0, 4, 4).round(2).tolist()
-      [1.0, 0.8500000238418579, 0.5, 0.15000000596046448]
-
-    Reference: Loshchilov and Hutter, SGDR: Stochastic gradient descent with warm restarts, ICLR 2017.
-    """
-    steps = np.arange(step, step + num_steps, dtype=np.float64)
-    warmup = total * recipe.warmup_epochs / max(recipe.epochs, 1)
-    share = np.clip((steps - warmup) / max(total - warmup, 1), 0, 1)
-    factors = (1 + np.cos(np.pi * share)) / 2 if recipe.schedule == "cosine" else np.ones(num_steps)
-    rising = steps < warmup
-    factors[rising] = (steps[rising] + 1) / max(warmup, 1)
-    return np.minimum(factors, 1).astype(np.float32)
-
-
-def data_order(key: Array, num_rows: int, step: int, num_steps: int, batch_size: int) -> np.ndarray:
-    """Rows of the next batches, [num_steps, batch_size]: one random permutation after another, read off in order.
-
-    A function of the key and the step alone, so that a resumed run sees the rows that an undisturbed one would.
-    """
-    seed = np.asarray(jax.random.key_data(key), np.uint64).ravel()
-    first, last = step * batch_size, (step + num_steps) * batch_size
-    passes = [
-        np.random.Generator(np.random.PCG64([*seed, number])).permutation(num_rows)
-        for number in range(first // num_rows, -(-last // num_rows))
-    ]
-    begin = first - first // num_rows * num_rows
-    return np.concatenate(passes)[begin : begin + last - first].reshape(num_steps, batch_size)
-
-
-@partial(jax.jit, static_argnames=("network", "stage", "recipe", "start"))
+@partial(jax.jit, static_argnames=("network", "stage", "recipe", "start", "objective"))
 def run_chunk(
     state: TrainState,
     x: Array,
@@ -366,6 +260,7 @@ def run_chunk(
     stage: Stage,
     recipe: Recipe,
     start: int = 0,
+    objective: Objective = CLASSIFICATION,
 ) -> tuple[TrainState, dict[str, Array]]:
     """`train_step` over the leading axis of x [steps, batch, ...] and y [steps, batch]; metrics are means over the steps.
 
@@ -374,9 +269,9 @@ def run_chunk(
       x, y: the batches.
       factors: of `rate_factors`, [steps].
       key: of the stage.
-      network, stage, recipe, start: of `compiled_for`.
+      network, stage, recipe, start, objective: of `compiled_for`.
     """
-    step = make_step(network, stage, recipe, state.variables["params"], start=start)
+    step = make_step(network, stage, recipe, state.variables["params"], start=start, objective=objective)
     rate = rate_of(state)
 
     def one(state: TrainState, batch: tuple[Array, Array, Array]) -> tuple[TrainState, dict[str, Array]]:
@@ -389,7 +284,13 @@ def run_chunk(
 
 
 def make_step(
-    network: Network, stage: Stage, recipe: Recipe, params: Tree, *, start: int = 0
+    network: Network,
+    stage: Stage,
+    recipe: Recipe,
+    params: Tree,
+    *,
+    start: int = 0,
+    objective: Objective = CLASSIFICATION,
 ) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
     """`train_step` for one stage: a pure function (state, (x [batch, ...], y [batch]), key) -> (state, metrics).
 
@@ -399,12 +300,14 @@ def make_step(
       recipe: optimizer, clipping and precision.
       params: the network's parameters, for their names only.
       start: the layer whose inputs x are.
+      objective: what is minimised.
     """
     labels = stage_labels(params, stage)
     trained = tuple(name for name, _ in stage.trained)
+    loss = objective.loss(network, trained, start=start, dtype=recipe.precision)
     return partial(
         train_step,
-        loss=classification_loss(network, trained, start=start, dtype=recipe.precision),
+        loss=augmented(loss, recipe.augmentation) if stage.augment and start == 0 else loss,
         optimizer=_optimizer(labels, recipe),
         labels=labels,
     )
@@ -415,7 +318,7 @@ def _optimizer(labels: Tree, recipe: Recipe) -> optax.GradientTransformationExtr
         if recipe.optimizer == "adamw":
             return optax.adamw(learning_rate, weight_decay=recipe.weight_decay)
         return optax.chain(
-            optax.trace(0.9),
+            optax.trace(recipe.momentum) if recipe.momentum else optax.identity(),
             optax.add_decayed_weights(recipe.weight_decay),
             optax.scale_by_learning_rate(learning_rate),
         )

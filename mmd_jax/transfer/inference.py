@@ -5,25 +5,15 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from mmd_jax.models.layered import Network
-from mmd_jax.transfer.train import cross_entropy, eval_step
-from mmd_jax.types import Rows, Tree, Variables
+from mmd_jax.transfer.train import eval_step
+from mmd_jax.types import Tree, Variables
 
 # Takes the sequence of what is iterated over and gives the same items: tqdm, or a function like it.
 Watch = Callable[[Any], Iterable[Any]]
-
-
-def validate(
-    network: Network, variables: Variables, rows: Rows, *, start: int = 0, precision: str = "float32"
-) -> tuple[float, float]:
-    """(mean cross-entropy in nats, accuracy) on some rows."""
-    found = log_probabilities(network, variables, rows.x, start=start, precision=precision)
-    losses = cross_entropy(jnp.asarray(found), jnp.asarray(rows.y))
-    return float(losses.mean()), float((found.argmax(-1) == rows.y).mean())
 
 
 def log_probabilities(

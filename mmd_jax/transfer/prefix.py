@@ -1,6 +1,7 @@
 """The frozen prefix of a stage: what it makes of a row is computed once and kept, where that is worth its bytes."""
 
 from functools import partial
+from typing import Literal
 
 import jax
 import numpy as np
@@ -50,10 +51,19 @@ def _prefix(variables: Variables, x: Array, *, network: Network, stop: int, prec
     return forward(network, variables, x, stop=stop, dtype=precision)[0]
 
 
-def with_caching(plan: Plan, network: Network, x: np.ndarray, *, num_rows: int, limit_bytes: float) -> Plan:
-    """Says of each stage whether its frozen prefix is cached, and why.
+def with_caching(
+    plan: Plan,
+    network: Network,
+    x: np.ndarray,
+    *,
+    num_rows: int,
+    limit_bytes: float,
+    cache: Literal["auto", "always", "never"] = "auto",
+) -> Plan:
+    """Says of each stage whether its frozen prefix is cached, and why; and takes augmentation back where it can't be.
 
-    Frozen layers run in evaluation mode, so nothing before the cut is random: the outputs are a function of the row.
+    Frozen layers run in evaluation mode, so nothing before the cut is random: the outputs are a function of the row. Where
+    inputs are augmented they are not the same twice, so it is one or the other.
 
     Args:
       plan: of `decide`.
@@ -61,25 +71,34 @@ def with_caching(plan: Plan, network: Network, x: np.ndarray, *, num_rows: int, 
       x: a batch of inputs, for the shapes.
       num_rows: training and validation rows together.
       limit_bytes: above this the outputs are computed again in every epoch.
+      cache: "auto" prefers the plan's augmentation to a cache, "always" a cache to augmentation; "never" makes none.
 
     Returns:
-      The plan, with `cached` and `cache_reason` filled in.
+      The plan, with `cached` and `cache_reason` filled in, and `augment` where something hinders it.
     """
 
     def decide(stage: Stage) -> Stage:
+        stage = stage._replace(cached=False)
+        if stage.augment and np.ndim(x) != 4:
+            plain = decide(stage._replace(augment=False))
+            return plain._replace(cache_reason=f"{plain.cache_reason} Not augmented: the rows are not images.")
         stop = num_prefix(network, stage)
         if not stop:
             reason = "frozen layers don't form a prefix" if stage.frozen else "no layer is frozen"
-            return stage._replace(cached=False, cache_reason=f"Not cached: {reason}.")
+            return stage._replace(cache_reason=f"Not cached: {reason}.")
         if network.whole:
-            return stage._replace(cached=False, cache_reason=f"Not cached: {network.whole}.")
+            return stage._replace(cache_reason=f"Not cached: {network.whole}.")
+        if cache == "never":
+            return stage._replace(cache_reason="Not cached: the caller wants no cache.")
+        if stage.augment and cache == "auto":
+            return stage._replace(cache_reason="Not cached: the inputs are augmented, so they are not the same twice.")
         output = jax.eval_shape(lambda x: network.apply(network.init(jax.random.key(0), x), x, stop=stop)[0], x[:1])
         size = output.size * output.dtype.itemsize * num_rows
         need = f"{num_rows} rows need {size / 1e6:.1f} MB after {network.layers[stop - 1]}"
         numbers = f"{need}, the limit is {limit_bytes / 1e6:.0f} MB"
         if size > limit_bytes:
-            return stage._replace(cached=False, cache_reason=f"Not cached: {numbers}.")
-        unchanged = " Augmentation is not carried out yet, so the inputs stay as they are." if stage.augment else ""
-        return stage._replace(cached=True, cache_reason=f"Cached: {numbers}.{unchanged}")
+            return stage._replace(cache_reason=f"Not cached: {numbers}.")
+        off = " Augmentation is off: what is kept are the outputs of the images as they are." if stage.augment else ""
+        return stage._replace(cached=True, augment=False, cache_reason=f"Cached: {numbers}.{off}")
 
     return plan._replace(stages=tuple(decide(stage) for stage in plan.stages))

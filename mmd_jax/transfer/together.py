@@ -9,23 +9,20 @@ import numpy as np
 from jax import Array
 
 from mmd_jax.models.layered import Network
-from mmd_jax.transfer.finetune import (
-    FitState,
-    NonFiniteLossError,
-    Prepared,
-    Recipe,
-    compiled_for,
-    data_order,
-    rate_factors,
-    run_chunk,
-    schedule,
-)
+from mmd_jax.transfer.finetune import FitState, NonFiniteLossError, Prepared, compiled_for, run_chunk
+from mmd_jax.transfer.objectives import CLASSIFICATION
+from mmd_jax.transfer.recipe import Recipe, data_order, rate_factors, schedule
 from mmd_jax.transfer.train import TrainState
-from mmd_jax.types import Stage
+from mmd_jax.types import Objective, Stage
 
 
 def fit_together(
-    network: Network, prepared: Sequence[Prepared], states: Sequence[FitState], *, recipe: Recipe
+    network: Network,
+    prepared: Sequence[Prepared],
+    states: Sequence[FitState],
+    *,
+    recipe: Recipe,
+    objective: Objective = CLASSIFICATION,
 ) -> Iterator[tuple[list[FitState], list[dict[str, float]]]]:
     """As `fit` on each of them, without validation, side by side under `jax.vmap`.
 
@@ -38,6 +35,7 @@ def fit_together(
         prefix is cached, and in the number of rows; without rows to validate on.
       states: where each stands, all at one step.
       recipe: the settings.
+      objective: what is minimised.
 
     Yields:
       (k states, the metrics of each) once a chunk.
@@ -48,7 +46,7 @@ def fit_together(
     """
     num_rows, step = check_alike(network, prepared, states, recipe)
     total, chunk, _ = schedule(num_rows, recipe, validated=False)
-    static = compiled_for(network, prepared[0], recipe)
+    static = compiled_for(network, prepared[0], recipe, objective)
     keys = jnp.stack([one.step_key for one in prepared])
     trained = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(state.train for state in states))
     while step < total:
@@ -97,7 +95,7 @@ def check_alike(
     return shape[0], step
 
 
-@partial(jax.jit, static_argnames=("network", "stage", "recipe", "start"))
+@partial(jax.jit, static_argnames=("network", "stage", "recipe", "start", "objective"))
 def _run_chunks(
     states: TrainState,
     x: Array,
@@ -109,6 +107,7 @@ def _run_chunks(
     stage: Stage,
     recipe: Recipe,
     start: int,
+    objective: Objective,
 ) -> tuple[TrainState, dict[str, Array]]:
-    one = partial(run_chunk, network=network, stage=stage, recipe=recipe, start=start)
+    one = partial(run_chunk, network=network, stage=stage, recipe=recipe, start=start, objective=objective)
     return jax.vmap(one, in_axes=(0, 0, 0, None, 0))(states, x, y, factors, keys)

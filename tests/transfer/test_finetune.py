@@ -6,10 +6,12 @@ from mmd_jax.models.cnn8 import cnn8
 from mmd_jax.models.mlp import mlp
 from mmd_jax.models.whole import from_functions
 from mmd_jax.transfer import finetune as ft
-from mmd_jax.transfer import inference, prefix
+from mmd_jax.transfer import inference, objectives, prefix
+from mmd_jax.transfer import recipe as recipes
 from mmd_jax.transfer.decision import REGIMES, stages_of
-from mmd_jax.transfer.finetune import Recipe, begin_fit, data_order, finetune, fit, prepare, schedule
+from mmd_jax.transfer.finetune import begin_fit, finetune, fit, prepare
 from mmd_jax.transfer.prefix import with_caching
+from mmd_jax.transfer.recipe import Recipe, data_order, rate_factors, schedule
 from mmd_jax.types import Plan, Rows, Stage
 
 
@@ -91,7 +93,7 @@ def test_the_best_state_is_the_one_with_the_lowest_validation_loss_the_start_inc
     best = states[-1][0]
     assert float(best.best_loss) == pytest.approx(min(losses))
     assert int(best.best_step) == 3 * int(np.argmin(losses))
-    assert inference.validate(NETWORK, best.best, VALID)[0] == pytest.approx(min(losses), rel=1e-5)
+    assert objectives.validate(NETWORK, best.best, VALID)["loss"] == pytest.approx(min(losses), rel=1e-5)
     # A rate that only does harm leaves the network as it was.
     prepared, harmful = started(stage, rate=30.0, variables=best.best)
     *_, (after, _) = fit(NETWORK, prepared, harmful, recipe=FAST)
@@ -167,9 +169,9 @@ def test_the_order_of_the_data_visits_every_row_once_a_pass_and_can_be_cut_anywh
 def test_the_schedule_is_whole_chunks_that_cover_the_epochs(rows, batch):
     recipe = Recipe(epochs=3, batch_size=batch, patience=2)
     total, chunk, patience = schedule(rows, recipe)
-    assert total % chunk == 0 and patience % chunk == 0 and 1 <= chunk <= ft.MAX_CHUNK
+    assert total % chunk == 0 and patience % chunk == 0 and 1 <= chunk <= recipes.MAX_CHUNK
     epoch = -(-rows // min(batch, rows))
-    assert 3 * epoch <= total < 3 * (epoch + ft.MAX_CHUNK)
+    assert 3 * epoch <= total < 3 * (epoch + recipes.MAX_CHUNK)
 
 
 def test_a_second_learning_rate_compiles_nothing():
@@ -269,7 +271,7 @@ def test_without_validation_rows_a_fit_has_its_whole_length_and_keeps_the_last_s
 
 
 def test_a_fit_without_validation_resumes_bit_for_bit(monkeypatch):
-    monkeypatch.setattr(ft, "MAX_CHUNK", 3)  # an epoch a chunk
+    monkeypatch.setattr(recipes, "MAX_CHUNK", 3)  # an epoch a chunk
     recipe = FAST._replace(schedule="cosine")
     prepared, begin = started(plan("finetune_all").stages[0], recipe=recipe, valid=None)
     states = [state for state, _ in fit(NETWORK, prepared, begin, recipe=recipe)]
@@ -282,20 +284,20 @@ def test_a_fit_without_validation_resumes_bit_for_bit(monkeypatch):
 def test_without_validation_chunks_hold_whole_epochs_where_they_can(rows, batch, epochs):
     total, chunk, patience = schedule(rows, Recipe(epochs=epochs, batch_size=batch), validated=False)
     epoch = -(-rows // min(batch, rows))
-    assert total % chunk == 0 and chunk <= ft.MAX_CHUNK and patience >= total - chunk
-    if epoch <= ft.MAX_CHUNK:
+    assert total % chunk == 0 and chunk <= recipes.MAX_CHUNK and patience >= total - chunk
+    if epoch <= recipes.MAX_CHUNK:
         assert total == epochs * epoch and chunk % epoch == 0
 
 
 def test_the_learning_rate_follows_its_schedule():
     total = 20
-    whole = ft.rate_factors(Recipe(epochs=10, schedule="cosine", warmup_epochs=2.0), 0, total, total)
+    whole = rate_factors(Recipe(epochs=10, schedule="cosine", warmup_epochs=2.0), 0, total, total)
     np.testing.assert_allclose(whole[:4], [0.25, 0.5, 0.75, 1.0])
     np.testing.assert_allclose(whole[4:], (1 + np.cos(np.pi * np.arange(16) / 16)) / 2, rtol=1e-6)
     for step, count in ((0, 7), (7, 13)):
-        part = ft.rate_factors(Recipe(epochs=10, schedule="cosine", warmup_epochs=2.0), step, count, total)
+        part = rate_factors(Recipe(epochs=10, schedule="cosine", warmup_epochs=2.0), step, count, total)
         np.testing.assert_array_equal(part, whole[step : step + count])
-    assert (ft.rate_factors(Recipe(), 0, total, total) == 1).all()
+    assert (rate_factors(Recipe(), 0, total, total) == 1).all()
     # Plain SGD without momentum's past: one step at half the factor moves half as far.
     recipe = Recipe(optimizer="sgd", weight_decay=0.0, clip_norm=0.0)
     prepared, begin = started(plan("finetune_all").stages[0], recipe=recipe, valid=None)

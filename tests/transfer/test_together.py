@@ -8,7 +8,8 @@ import pytest
 from mmd_jax.models.mlp import mlp
 from mmd_jax.transfer import together
 from mmd_jax.transfer.decision import stages_of
-from mmd_jax.transfer.finetune import NonFiniteLossError, Recipe, begin_fit, fit, prepare
+from mmd_jax.transfer.finetune import NonFiniteLossError, begin_fit, fit, prepare
+from mmd_jax.transfer.recipe import Recipe
 from mmd_jax.transfer.together import fit_together
 from mmd_jax.types import Rows, Stage
 

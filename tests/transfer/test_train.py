@@ -9,8 +9,9 @@ from mmd_jax.models.cnn8 import cnn8
 from mmd_jax.models.layered import from_layers
 from mmd_jax.models.mlp import mlp
 from mmd_jax.transfer.decision import stages_of
-from mmd_jax.transfer.finetune import Recipe, begin_fit, make_step, prepare
+from mmd_jax.transfer.finetune import begin_fit, make_step, prepare
 from mmd_jax.transfer.freezing import stage_labels, staged_optimizer
+from mmd_jax.transfer.recipe import Recipe
 from mmd_jax.transfer.train import classification_loss, cross_entropy, eval_step, init_state, train_step
 from mmd_jax.types import Rows, Stage
 
