@@ -114,8 +114,26 @@ class Decision:
     """quadrant: a target with fewer training rows a class is small."""
     pretrained_rate: float = 0.1
     """Learning rate of pretrained layers, as a share of that of new ones."""
+    layer_decay: float = 1.0
+    """… and of each of them, as a share of that of the one above it (discriminative rates)."""
+    augment: bool | None = None
+    """Whether images are augmented (`train.augment` says how); none: as the rule has it."""
     num_frozen: int | None = None
     """finetune_top: how many leading layers to freeze; none: the rule's own choice."""
+
+
+@dataclass(frozen=True)
+class Augment:
+    """What is done to images in training, where the plan asks for it; drawn anew in every step."""
+
+    flip: bool = False
+    """Mirror left to right with probability 1/2; for classes that a mirror leaves as they are."""
+    crop: float = 0.125
+    """Move by up to this share of the sides."""
+    colour: float = 0.2
+    """Change brightness, contrast and saturation by up to this share."""
+    mixup: float = 0.2
+    """α of the share in which images and labels are mixed in pairs; 0: they are not."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +145,12 @@ class Training:
     learning_rates: tuple[float, ...] = (3e-3, 1e-3)
     """The grid; each arm keeps the rate with the lowest validation loss."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
+    momentum: float = 0.9
+    """Of sgd; 0: none."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Of the learning rate over the epochs; cosine falls to 0."""
+    warmup_epochs: float = 0.0
+    """Epochs in which the learning rate first rises from 0."""
     weight_decay: float = 1e-4
     clip_norm: float = 1.0
     """Global norm at which gradients are clipped; 0: not at all."""
@@ -136,6 +160,9 @@ class Training:
     precision: Literal["float32", "bfloat16"] = "float32"
     cache_limit_mb: float = 1024.0
     """Outputs of a frozen prefix are kept if they need no more than this."""
+    cache: Literal["auto", "always", "never"] = "auto"
+    """Keep them; auto: but where the plan augments, augment; always: rather than augment; never."""
+    augment: Augment = field(default_factory=Augment)
 
 
 @dataclass(frozen=True)
@@ -324,6 +351,8 @@ def check(config: Config) -> None:
     expect(decision.small_per_class > 0, "decision.small_per_class", decision.small_per_class, "a positive number")
     rate = decision.pretrained_rate
     expect(0 < rate < inf, "decision.pretrained_rate", rate, "a positive share")
+    decay = decision.layer_decay
+    expect(0 < decay <= 1, "decision.layer_decay", decay, "above 0, at most 1")
     expect(config.model.width >= 1, "model.width", config.model.width, "at least 1")
     expect(min(config.model.hidden, default=1) >= 1, "model.hidden", config.model.hidden, "sizes of at least 1")
     for name, training in (("pretrain", config.pretrain), ("train", config.train)):
@@ -338,6 +367,12 @@ def check(config: Config) -> None:
         expect(0 < fraction < 1, f"{name}.validation_fraction", fraction, "a share between 0 and 1")
         expect(training.patience >= 1, f"{name}.patience", training.patience, "at least 1")
         expect(0 <= training.weight_decay < inf, f"{name}.weight_decay", training.weight_decay, "0 or more")
+        expect(0 <= training.momentum < 1, f"{name}.momentum", training.momentum, "0 (none) or more, below 1")
+        warmup = training.warmup_epochs
+        expect(0 <= warmup <= training.epochs, f"{name}.warmup_epochs", warmup, f"0 … {name}.epochs")
+        for part, most in (("crop", 0.5), ("colour", 1.0), ("mixup", inf)):
+            value = getattr(training.augment, part)
+            expect(0 <= value <= most, f"{name}.augment.{part}", value, f"0 … {most:g}" if most < inf else "0 or more")
         expect(0 <= training.clip_norm < inf, f"{name}.clip_norm", training.clip_norm, "0 (no clipping) or more")
         expect(training.cache_limit_mb >= 0, f"{name}.cache_limit_mb", training.cache_limit_mb, "0 (no cache) or more")
     for name, data in (("source", config.source), ("target", config.target)):

@@ -5,6 +5,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,9 +13,11 @@ import jax
 
 from experiments import checkpoints, workdir
 from experiments.config import Training
+from experiments.features import KeepFor
 from experiments.progress import progress, track
 from mmd_jax.models.layered import Network
 from mmd_jax.transfer import finetune
+from mmd_jax.transfer.augment import Augmentation
 from mmd_jax.transfer.finetune import FitState, Prepared
 from mmd_jax.transfer.freezing import check_frozen
 from mmd_jax.transfer.recipe import Recipe, schedule
@@ -51,10 +54,12 @@ def adapt(
     training: Training,
     *,
     checkpoint_seconds: float,
+    keep_for: KeepFor | None = None,
 ) -> Arm:
     """Carries out a plan at every learning rate of the grid and keeps the one with the lowest validation loss.
 
-    Each stage of each rate is a resumable fit of its own under checkpoints/.
+    Each stage of each rate is a resumable fit of its own under checkpoints/. `keep_for` keeps what frozen layers make of
+    the rows from run to run.
     """
     settings = recipe(training)
     rows = digest({"train": train, "valid": valid})
@@ -69,6 +74,7 @@ def adapt(
             valid,
             recipe=settings,
             watch=lambda batches: track(batches, f"{name}: outputs of the frozen layers"),
+            **({} if keep_for is None else {"keep": keep_for(network, current, plan.stages[number])}),
         )
 
     first = prepare(0, variables)  # the same for every rate
@@ -164,12 +170,5 @@ def resumable_fit(
 
 def recipe(training: Training) -> Recipe:
     """The settings of the core that a config's training section stands for."""
-    return Recipe(
-        epochs=training.epochs,
-        batch_size=training.batch_size,
-        optimizer=training.optimizer,
-        weight_decay=training.weight_decay,
-        clip_norm=training.clip_norm,
-        patience=training.patience,
-        precision=training.precision,
-    )
+    same = {name: getattr(training, name) for name in Recipe._fields if name != "augmentation"}
+    return Recipe(**same, augmentation=Augmentation(**asdict(training.augment)))

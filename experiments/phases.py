@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from experiments import checkpoints, evaluation, networks, results, sources, wor
 from experiments.config import Config, Training, wants_verdict
 from experiments.costs import plan_cost, table
 from experiments.datasets.select import split_rows
+from experiments.features import KeepFor, on_disk
 from experiments.fits import Arm, adapt, recipe
 from experiments.measure import Measurement, deciding_test, measure
 from experiments.measure import check as check_inputs
@@ -29,7 +31,7 @@ from experiments.verdicts import Judged, judge
 from experiments.verdicts import check as check_margin
 from mmd_jax.models.layered import Network
 from mmd_jax.transfer import decision, inference
-from mmd_jax.transfer.prefix import with_caching
+from mmd_jax.transfer.prefix import num_prefix, prefix_rows, with_caching
 from mmd_jax.types import Plan, Rows, Similarity, Variables
 
 # Settings that a second command may change without becoming another run.
@@ -244,7 +246,8 @@ def decide(
         else:
             similarity = decision.similarity_of_verdict(judged.verdict, representation=name, m=m, n=n)
     if settings.regime:
-        plan = given_plan(config, network, settings.regime, f"The user chose the regime {settings.regime}.")
+        reason = f"The user chose the regime {settings.regime}."
+        plan = given_plan(config, network, settings.regime, reason, augment=bool(settings.augment))
     else:
         plan = decision.decide(
             settings.rule,
@@ -257,11 +260,13 @@ def decide(
             small_per_class=settings.small_per_class,
             pretrained_rate=settings.pretrained_rate,
             num_frozen=settings.num_frozen,
+            layer_decay=settings.layer_decay,
+            augment=settings.augment,
         )
     return similarity, cached(config, network, plan, target)
 
 
-def given_plan(config: Config, network: Network, regime: str, reason: str) -> Plan:
+def given_plan(config: Config, network: Network, regime: str, reason: str, *, augment: bool = False) -> Plan:
     """The plan of a regime that no rule chose; finetune_top freezes the base unless the config says how many layers."""
     settings = config.decision
     stages = decision.stages_of(
@@ -269,14 +274,22 @@ def given_plan(config: Config, network: Network, regime: str, reason: str) -> Pl
         network.layers,
         num_frozen=network.num_base if settings.num_frozen is None else settings.num_frozen,
         pretrained_rate=settings.pretrained_rate,
+        layer_decay=settings.layer_decay,
+        augment=augment,
     )
     return Plan("given", regime, stages, reason)
 
 
 def cached(config: Config, network: Network, plan: Plan, target: sources.Dataset) -> Plan:
     """The plan, with its decision for or against caching the frozen prefix."""
-    limit = config.train.cache_limit_mb * 1e6
-    return with_caching(plan, network, target.train_x[:1], num_rows=len(target.train_y), limit_bytes=limit)
+    return with_caching(
+        plan,
+        network,
+        target.train_x[:1],
+        num_rows=len(target.train_y),
+        limit_bytes=config.train.cache_limit_mb * 1e6,
+        cache=config.train.cache,
+    )
 
 
 def costs(config: Config, directory: Path, key: jax.Array, nets: Networks, chosen: Plan, data: Loaded) -> str:
@@ -312,27 +325,45 @@ def reuse(
         *rows,
         config.train,
         checkpoint_seconds=config.checkpoint_seconds,
+        keep_for=kept_features(config),
     )
 
 
+def kept_features(config: Config) -> KeepFor | None:
+    """How the outputs of frozen layers are kept from run to run; none where the weights are this run's own."""
+    if not config.model.weights:
+        return None
+    about = asdict(config.model)
+    return on_disk(Path(config.data_dir).expanduser() / "cache" / "features", about, precision=config.train.precision)
+
+
 def from_scratch(config: Config, directory: Path, key: jax.Array, nets: Networks, chosen: Arm, data: Loaded) -> Arm:
-    """The comparison: the same target, grid, validation rows and stopping rule, from fresh weights."""
+    """The comparison: the same target, augmentation, grid, validation rows and stopping rule, from fresh weights."""
     if chosen.plan.regime == "from_scratch":
         return chosen
-    plan = cached(config, nets.target, given_plan(config, nets.target, "from_scratch", "The comparison."), data.target)
+    augment = any(stage.augment for stage in chosen.plan.stages)
+    plan = given_plan(config, nets.target, "from_scratch", "The comparison.", augment=augment)
+    plan = cached(config, nets.target, plan, data.target)
     return reuse(config, directory, key, nets, {}, plan, data)
 
 
 def evaluate(config: Config, network: Network, chosen: Arm, scratch: Arm, data: Loaded) -> results.Outcome:
     """Both arms on the target's test rows, as pairs."""
-    target = data.target
+    target, keep_for = data.target, kept_features(config)
 
     def predicted(name: str, arm: Arm) -> np.ndarray:
         def watch(batches: Iterable[int]) -> Iterator[int]:
             return track(batches, f"test rows, {name}")
 
-        precision = config.train.precision
-        found = inference.log_probabilities(network, arm.variables, target.test_x, precision=precision, watch=watch)
+        precision, stage = config.train.precision, arm.plan.stages[-1]
+        rows, start = Rows(target.test_x, target.test_y), 0
+        if keep_for is not None and stage.cached:
+            start = num_prefix(network, stage)
+            compute = partial(prefix_rows, network, arm.variables, stage, precision=precision, watch=watch)
+            rows = keep_for(network, arm.variables, stage)(compute, rows)
+        found = inference.log_probabilities(
+            network, arm.variables, rows.x, start=start, precision=precision, watch=watch
+        )
         return found.argmax(-1)
 
     reused, scratched = predicted("reuse", chosen), predicted("from scratch", scratch)

@@ -143,7 +143,17 @@ def how(run: Run) -> Html:
     gloss = (
         " Here P is the distribution that the source's rows come from, Q the target's." if "P = Q" in evidence else ""
     )
-    return join([evidence, gloss, " ", plan["reason"], f" In short ({plan['regime']}): {regime}."])
+    return join([evidence, gloss, " ", plan["reason"], f" In short ({plan['regime']}): {regime}.{augmentation(run)}"])
+
+
+def augmentation(run: Run) -> str:
+    """How training images were changed, if they were; from-scratch's too."""
+    done = run.config["train"].get("augment") or {}
+    words_of = {"flip": "mirrored", "crop": "moved", "colour": "recoloured", "mixup": "mixed in pairs"}
+    named = [word for name, word in words_of.items() if done.get(name)]
+    if not run.result["plan"]["augment"] or not named:
+        return ""
+    return f" In training, images were {', '.join(named)} at random, anew in every step, from scratch too."
 
 
 def sample_size(run: Run) -> Html | None:
@@ -189,10 +199,6 @@ def warnings(run: Run) -> Html | None:
         )
     if two_sample and two_sample["note"]:
         found.append(two_sample["note"])
-    if plan["augment"]:
-        found.append(
-            "The rule advises augmenting the inputs. This version does not carry that out: no input was augmented."
-        )
     return join([tag("p", line, class_="warning") for line in found]) if found else None
 
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float, Key, Num
 
@@ -66,7 +67,7 @@ def augmented(loss: LossFn, settings: Augmentation) -> LossFn:
 
 
 def augment(
-    key: Key[Array, ""], x: Num[Array, "batch height width channels"], settings: Augmentation
+    key: Key[Array, ""], x: Num[Array | np.ndarray, "batch height width channels"], settings: Augmentation
 ) -> Float[Array, "batch height width channels"]:
     """Each image on its own: flipped, moved, coloured; not yet mixed.
 

@@ -391,7 +391,7 @@ def test_what_is_said_of_the_test(made):
     assert ("came without source rows" in text) == (not variant.get("source", True))
     assert ("the row for dissimilar data applies" in text) == (name == "no_source")
     assert ("user's own assumption" in text) == (name == "assumed")
-    assert ("This version does not carry that out" in text) == bool(variant.get("augment"))
+    assert ("images were moved, recoloured, mixed in pairs at random" in text) == bool(variant.get("augment"))
     if variant.get("note"):
         assert variant["note"] in text
 
