@@ -349,26 +349,29 @@ def from_scratch(config: Config, directory: Path, key: jax.Array, nets: Networks
 
 def evaluate(config: Config, network: Network, chosen: Arm, scratch: Arm, data: Loaded) -> results.Outcome:
     """Both arms on the target's test rows, as pairs."""
-    target, keep_for = data.target, kept_features(config)
-
-    def predicted(name: str, arm: Arm) -> np.ndarray:
-        def watch(batches: Iterable[int]) -> Iterator[int]:
-            return track(batches, f"test rows, {name}")
-
-        precision, stage = config.train.precision, arm.plan.stages[-1]
-        rows, start = Rows(target.test_x, target.test_y), 0
-        if keep_for is not None and stage.cached:
-            start = num_prefix(network, stage)
-            compute = partial(prefix_rows, network, arm.variables, stage, precision=precision, watch=watch)
-            rows = keep_for(network, arm.variables, stage)(compute, rows)
-        found = inference.log_probabilities(
-            network, arm.variables, rows.x, start=start, precision=precision, watch=watch
-        )
-        return found.argmax(-1)
-
-    reused, scratched = predicted("reuse", chosen), predicted("from scratch", scratch)
+    target = data.target
+    arms = (("reuse", chosen), ("from scratch", scratch))
+    logs = [test_log_probabilities(config, network, arm, target, name) for name, arm in arms]
+    reused, scratched = (found.argmax(-1) for found in logs)
     accuracy = evaluation.compare(target.test_y, reused, scratched, target.test_groups)
     return results.Outcome(accuracy, target.test_y, reused, scratched)
+
+
+def test_log_probabilities(
+    config: Config, network: Network, arm: Arm, target: sources.Dataset, name: str
+) -> np.ndarray:
+    """Of the target's test rows, [n, classes]; what frozen layers make of them is kept where it is kept in training."""
+    precision, stage, keep_for = config.train.precision, arm.plan.stages[-1], kept_features(config)
+
+    def watch(batches: Iterable[int]) -> Iterator[int]:
+        return track(batches, f"test rows, {name}")
+
+    rows, start = Rows(target.test_x, target.test_y), 0
+    if keep_for is not None and stage.cached:
+        start = num_prefix(network, stage)
+        compute = partial(prefix_rows, network, arm.variables, stage, precision=precision, watch=watch)
+        rows = keep_for(network, arm.variables, stage)(compute, rows)
+    return inference.log_probabilities(network, arm.variables, rows.x, start=start, precision=precision, watch=watch)
 
 
 def save_model(config: Config, directory: Path, network: Network, chosen: Arm, data: Loaded) -> None:

@@ -22,7 +22,9 @@ def squares(network, train, *, start=0, dtype="float32"):
 
 
 def validate(network, variables, rows, *, start=0, precision="float32"):
-    loss, _ = squares(network, (), start=start)(variables, (jnp.asarray(rows.x), jnp.asarray(rows.y)), jax.random.key(0))
+    loss, _ = squares(network, (), start=start)(
+        variables, (jnp.asarray(rows.x), jnp.asarray(rows.y)), jax.random.key(0)
+    )
     return {"loss": float(loss), "root": float(loss) ** 0.5}
 
 

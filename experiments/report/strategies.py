@@ -1,0 +1,259 @@
+"""The page of a comparison of strategies: accuracy against labels, what each rule would choose, and what that costs."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import matplotlib.style
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from experiments import workdir
+from experiments.report.markup import Html, table, tag
+from experiments.report.page import Shower, document
+from experiments.report.plots import save
+from experiments.report.style import BLACK, BLUE, CSS, GREY, MATPLOTLIB, ORANGE, SKY, VERMILION, WIDTH
+from experiments.report.transferability import as_csv
+
+Study = dict[str, Any]
+
+NAMES = {
+    "linear_probe": "frozen base (only the classifier is trained)",
+    "finetune_all": "all layers fine-tuned",
+    "lp_ft": "classifier first, then all layers",
+    "from_scratch": "from scratch",
+}
+SHORT = {"linear_probe": "frozen base", "finetune_all": "all fine-tuned", "lp_ft": "classifier, then all"}
+LOOKS = {
+    "linear_probe": {"color": BLUE, "marker": "s"},
+    "finetune_top": {"color": SKY, "marker": "^"},
+    "finetune_all": {"color": ORANGE, "marker": "o"},
+    "lp_ft": {"color": BLACK, "marker": "P"},
+    "from_scratch": {"color": VERMILION, "marker": "D", "ls": "--"},
+}
+
+
+def write(directory: str | Path) -> None:
+    """Writes figures/, ways.csv, choices.csv and report.html from strategies.json, the page last.
+
+    Raises:
+      FileNotFoundError: there is no strategies.json yet.
+    """
+    directory = Path(directory)
+    study = workdir.read_json(directory / "strategies.json")
+    pictures = figures(study)
+    files = {f"figures/{name}": content for name, content in pictures.items()}
+    files |= {"ways.csv": as_csv(list(flat_ways(study))), "choices.csv": as_csv(list(flat_choices(study)))}
+    for name, content in files.items():
+        workdir.write_bytes(directory / name, content)
+    workdir.write_bytes(directory / "report.html", render(study, pictures))
+
+
+def flat_ways(study: Study) -> Iterator[dict[str, Any]]:
+    """One row a way and number of labels; shares, not percent."""
+    for way in study["ways"]:
+        row = {name: way[name] for name in ("labels", "way", "frozen", "cached", "augmented", "learning_rate")}
+        row |= {"accuracy": way["accuracy"]["estimate"], "low": way["accuracy"]["low"], "high": way["accuracy"]["high"]}
+        for base in ("linear_probe", "from_scratch"):
+            found = difference(study, way["labels"], way["way"], base)
+            row |= {f"less_{base}{end}": None if found is None else found[key] for end, key in ENDS}
+        yield row | {"seconds": way["seconds"]}
+
+
+ENDS = (("", "estimate"), ("_low", "low"), ("_high", "high"))
+
+
+def flat_choices(study: Study) -> Iterator[dict[str, Any]]:
+    """One row a number of labels, rule and assumption."""
+    for choice in study["choices"]:
+        row = {name: choice[name] for name in ("labels", "rule", "assumed", "way", "best")}
+        yield row | {f"cost{end}": choice["cost"][key] for end, key in ENDS}
+
+
+def difference(study: Study, labels: int, way: str, less: str) -> dict[str, float] | None:
+    """The paired difference of two ways at one number of labels; none of a way and itself."""
+    wanted = {"labels": labels, "way": way, "less": less}
+    return next((row for row in study["differences"] if wanted.items() <= row.items()), None)
+
+
+def answer(study: Study) -> str:
+    """What the intervals allow to say of the largest number of labels; negative transfer first, where it is seen."""
+    labels = max(study["labels"])
+    ways = {way["way"]: way for way in study["ways"] if way["labels"] == labels}
+    reused = [name for name in ways if ways[name]["regime"] != "from_scratch"]
+    worse = [
+        name for name in reused if (found := difference(study, labels, name, "from_scratch")) and found["high"] < 0
+    ]
+    best = max(reused, key=lambda name: ways[name]["accuracy"]["estimate"])
+    said = []
+    if worse:
+        said.append(
+            f"With {labels:,} labels reuse hurts: worse than from scratch {'are' if len(worse) > 1 else 'is'} "
+            f"{', '.join(short(name) for name in worse)}."
+        )
+    share = f"{ways[best]['accuracy']['estimate']:.1%}"
+    said.append(f"With {labels:,} labels the best reuse was “{short(best)}”, {share} of the test rows right.")
+    if best != "linear_probe" and (found := difference(study, labels, best, "linear_probe")):
+        said.append(f"It is {compared(found)} the frozen base ({points(found)}).")
+    if found := difference(study, labels, best, "from_scratch"):
+        said.append(f"It is {compared(found)} from scratch ({points(found)}).")
+    return " ".join(said)
+
+
+def compared(found: dict[str, float]) -> str:
+    """Better, worse or neither, as the interval says."""
+    return "better than" if found["low"] > 0 else "worse than" if found["high"] < 0 else "not told apart from"
+
+
+def points(found: dict[str, float]) -> str:
+    """A difference of shares in points, with its interval."""
+    estimate, low, high = (100 * found[key] for key in ("estimate", "low", "high"))
+    return f"{estimate:+.1f} points, {low:+.1f} … {high:+.1f}"
+
+
+def short(way: str) -> str:
+    """A way in a few words."""
+    regime, *rest = way.split(" ")
+    if regime == "finetune_top":
+        return f"{rest[0]} layers frozen" + (", augmented" if "augmented" in rest else "")
+    return SHORT.get(regime, regime.replace("_", " ")) + (", augmented" if "augmented" in rest else "")
+
+
+def as_text(study: Study) -> str:
+    """The table of ways, for a terminal."""
+    lines = [f"{'labels':>7}  {'way':32} {'accuracy':>9}  {'interval':14} {'seconds':>8}"]
+    for way in study["ways"]:
+        found = way["accuracy"]
+        interval = f"{found['low']:.3f} … {found['high']:.3f}"
+        lines.append(
+            f"{way['labels']:>7}  {short(way['way']):32} {found['estimate']:>9.3f}  {interval:14} {way['seconds']:>8.0f}"
+        )
+    return "\n".join([*lines, answer(study)])
+
+
+def figures(study: Study) -> dict[str, bytes]:
+    """The picture, as SVG and as PNG; the same study gives the same bytes."""
+    with matplotlib.style.context(["default", MATPLOTLIB]):
+        figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
+        axes = figure.subplots()
+        curves: dict[tuple[str, bool], list[dict[str, Any]]] = {}
+        for way in study["ways"]:
+            # One curve a kind: how many layers a rule freezes is the same at every number of labels.
+            curves.setdefault((way["way"], way["augmented"]), []).append(way)
+        count = len(curves)
+        for number, ((name, augmented), ways) in enumerate(curves.items()):
+            look: dict[str, Any] = {"ls": "-", "ms": 6, "lw": 1.5, **LOOKS[name.split(" ")[0]]}
+            if augmented:
+                look |= {"ls": ":", "mfc": "white"}
+            shift = 1.02 ** (
+                number - (count - 1) / 2
+            )  # so that intervals at one number of labels don't hide each other
+            found = [way["accuracy"] for way in ways]
+            y = [100 * one["estimate"] for one in found]
+            ends = [
+                [100 * (one["estimate"] - one["low"]) for one in found],
+                [100 * (one["high"] - one["estimate"]) for one in found],
+            ]
+            axes.errorbar(
+                [way["labels"] * shift for way in ways],
+                y,
+                yerr=ends,
+                capsize=2,
+                elinewidth=0.9,
+                label=short(name),
+                **look,
+            )
+        axes.set_xscale("log")
+        axes.set_xticks(study["labels"])
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel("labelled rows of the target (validation rows among them)")
+        axes.set_ylabel("test rows right, %")
+        axes.grid(axis="y", color=GREY, alpha=0.25, lw=0.6)
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+        return {f"strategies.{kind}": save(figure, kind) for kind in ("svg", "png")}
+
+
+def render(study: Study, pictures: dict[str, bytes]) -> bytes:
+    """The page, with the picture inside it."""
+    show = Shower(pictures)
+    body = tag(
+        "main",
+        tag("p", "The question", class_="label"),
+        tag(
+            "h1",
+            f"A trained {study['network']}, a new data set ({study['target']}): train all of it, some of it, or only a new "
+            "classifier? And what do labels change?",
+        ),
+        tag("p", "The answer", class_="label"),
+        tag("p", answer(study), class_="answer"),
+        how(study),
+        tag("h2", "Accuracy and labels"),
+        show(
+            "strategies",
+            "Accuracy against the number of labels, a curve for each way",
+            f"Share of {study['num_test']:,} test rows that are right, with 95 % intervals over test rows. Each point is one "
+            "set of labelled rows and one training; how much another draw of either would change it, the intervals don't say.",
+        ),
+        ways_table(study),
+        tag("h2", "What the rules would choose"),
+        choices_table(study),
+        tag("h2", "How to repeat it"),
+        tag("pre", study["command"]),
+        tag("p", f"{study['seconds'] / 60:.0f} minutes of computing."),
+    )
+    return document(f"{study['name']}: strategies", body, CSS + "td.number, th.number { white-space: nowrap; }\n")
+
+
+def how(study: Study) -> Html:
+    """What was done, in a paragraph."""
+    height, width, *_ = study["input"]
+    return tag(
+        "p",
+        f"The network has {len(study['layers'])} layers, the last of them new; inputs are {height} × {width} pixels. Learning "
+        "rate and the epoch that counts are chosen on a fifth or so of the labelled rows, held out; all ways are tested on "
+        f"the same {study['num_test']:,} rows. {study['note']}",
+    )
+
+
+def ways_table(study: Study) -> Html:
+    rows = []
+    for way in study["ways"]:
+        found = way["accuracy"]
+        differences = [difference(study, way["labels"], way["way"], base) for base in ("linear_probe", "from_scratch")]
+        rows.append(
+            (
+                f"{way['labels']:,}",
+                short(way["way"]),
+                f"{found['estimate']:.1%} ({found['low']:.1%} … {found['high']:.1%})",
+                *("" if one is None else points(one) for one in differences),
+                f"{way['seconds']:.0f}",
+            )
+        )
+    head = ("labels", "way", "right (95 % interval)", "less frozen base", "less from scratch", "seconds")
+    return table(
+        head, rows, numbers=(2, 3, 4, 5), caption="Differences are paired over the same test rows, with 95 % intervals."
+    )
+
+
+def choices_table(study: Study) -> Html:
+    rows = [
+        (
+            f"{choice['labels']:,}",
+            choice["rule"],
+            choice["assumed"],
+            short(choice["way"]),
+            short(choice["best"]),
+            points(choice["cost"]),
+        )
+        for choice in study["choices"]
+    ]
+    return table(
+        ("labels", "rule", "if assumed", "it would choose", "best here", "cost of the choice"),
+        rows,
+        numbers=(5,),
+        caption="The source's rows did not come with the network, so whether source and target are similar is unknown: both "
+        "assumptions are shown. The cost is the accuracy of the best way less that of the choice, on the same test rows; the "
+        "best was picked on these very rows, so costs are a little too high.",
+    )
