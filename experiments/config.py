@@ -56,7 +56,7 @@ class Model:
     """The network, and where its weights come from."""
 
     name: str = "cnn8"
-    """cnn8 | mlp; ignored where `factory` is given"""
+    """cnn8 | mlp | efficientnet_lite0; ignored where `factory` is given"""
     width: int = 16
     """cnn8: channels of the first convolution."""
     hidden: tuple[int, ...] = (128,)
@@ -66,9 +66,9 @@ class Model:
     layers: tuple[str, ...] = ()
     """Names (path prefixes of the parameters) of your network's layers, in order; empty: as they are called."""
     weights: str = ""
-    """Restore these weights instead of pretraining: .npz, .safetensors, or an Orbax folder."""
+    """Restore these weights instead of pretraining: .npz, .safetensors, .pth, an Orbax folder; or imagenet."""
     mean: tuple[float, ...] = ()
-    """Preprocessing: pixels / 255, minus this mean a channel (empty: 0), …"""
+    """Preprocessing: pixels / 255, minus this mean a channel (empty: 0, or the published network's own), …"""
     std: tuple[float, ...] = ()
     """… divided by this standard deviation a channel (empty: 1). For rows that are not images: no division by 255."""
 

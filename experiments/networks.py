@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,16 +14,41 @@ from jax import Array
 from experiments import checkpoints, weights
 from experiments import config as configs
 from experiments.config import Model
+from mmd_jax.models import efficientnet_lite
 from mmd_jax.models.cnn8 import cnn8
 from mmd_jax.models.layered import Network, preprocessed
 from mmd_jax.models.leaves import layer_of, named_leaves
 from mmd_jax.models.mlp import mlp
-from mmd_jax.models.pretrained import from_arrays
+from mmd_jax.models.pretrained import Translate, from_arrays
 from mmd_jax.types import Variables
 
-NAMES = ("cnn8", "mlp")
+NAMES = ("cnn8", "mlp", "efficientnet_lite0")
 # The name of the test on the preprocessed rows, beside those on the layers.
 INPUTS = "inputs"
+# Of PyTorch's batch normalisation: a count that nothing is computed from.
+UNUSED = "num_batches_tracked"
+
+
+class Published(NamedTuple):
+    """What is known of a network whose weights are published.
+
+    Attributes:
+      build: num_classes -> the network.
+      mean, std: of its preprocessing, as `Model.mean` and `Model.std`: (pixels / 255 − mean) / std, on images in colour.
+      translate: from the names and layouts of the published weights.
+    """
+
+    build: Callable[[int], Network]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    translate: Translate
+
+
+PUBLISHED = {
+    "efficientnet_lite0": Published(
+        efficientnet_lite.efficientnet_lite0, (127 / 255,), (128 / 255,), efficientnet_lite.from_torch
+    ),
+}
 
 
 class LoadedModel(NamedTuple):
@@ -40,7 +66,13 @@ class LoadedModel(NamedTuple):
 
 
 def preprocessing(model: Model, *, image: bool) -> Callable[[Array], Array]:
-    """The fixed map from raw rows to the network's inputs: (x / 255 − mean) / std for images, (x − mean) / std for rows."""
+    """The fixed map from raw rows to the network's inputs: (x / 255 − mean) / std for images, (x − mean) / std for rows.
+
+    A published network's own mean and std are used for images where the config has neither; grey images get three channels.
+    """
+    published = None if model.factory else PUBLISHED.get(model.name)
+    if published and image and not model.mean and not model.std:
+        model = replace(model, mean=published.mean, std=published.std)
     with np.errstate(over="ignore"):  # what float32 can't hold becomes infinite, and is refused as such
         mean, std = np.asarray(model.mean or 0.0, np.float32), np.asarray(model.std or 1.0, np.float32)
     if not np.isfinite(mean).all():
@@ -51,6 +83,8 @@ def preprocessing(model: Model, *, image: bool) -> Callable[[Array], Array]:
 
     def preprocess(x: Array) -> Array:
         x = jnp.asarray(x, jnp.float32)
+        if published and x.ndim == 4 and x.shape[3] == 1:
+            x = jnp.repeat(x, 3, axis=3)
         for name, value in (("mean", mean), ("std", std)):
             if value.ndim and value.shape[0] not in (1, x.shape[-1]):
                 raise ValueError(
@@ -72,6 +106,8 @@ def build(model: Model, num_classes: int, example: np.ndarray) -> Network:
         network = cnn8(num_classes, width=model.width)
     elif model.name == "mlp":
         network = mlp(num_classes, hidden=model.hidden)
+    elif model.name in PUBLISHED:
+        network = PUBLISHED[model.name].build(num_classes)
     else:
         raise ValueError(f"unknown model {model.name!r}; there are {', '.join(NAMES)}, or your own by model.factory")
     if INPUTS in network.layers:
@@ -88,14 +124,17 @@ def build(model: Model, num_classes: int, example: np.ndarray) -> Network:
     return network
 
 
-def restore(model: Model, network: Network, example: np.ndarray, *, with_head: bool) -> Variables:
+def restore(
+    model: Model, network: Network, example: np.ndarray, *, with_head: bool, data_dir: str | Path = "data"
+) -> Variables:
     """The variables of `network` from the weights that the config names.
 
     Args:
-      model: whose `weights` is a path.
+      model: whose `weights` is a path, or "imagenet" for a published network.
       network: for the names and shapes.
       example: raw rows [batch, ...].
       with_head: whether the last layer is wanted too; else it is fresh, and whatever the file has for it is left out.
+      data_dir: where `experiments.download` put its files.
 
     Tensors of the file that belong to no layer are named on stderr.
 
@@ -103,16 +142,21 @@ def restore(model: Model, network: Network, example: np.ndarray, *, with_head: b
       ValueError: the file can't be read, lacks a tensor, or has one that does not fit; where only the last layer does not,
         the message says how many outputs it has.
     """
-    arrays = weights.load_weights(Path(model.weights), read_folder=lambda path: checkpoints.load_arrays(path)[0])
+    path = weights.imagenet(model.name, data_dir) if model.weights == "imagenet" else Path(model.weights)
+    published = None if model.factory else PUBLISHED.get(model.name)
+    arrays = weights.load_weights(path, read_folder=lambda path: checkpoints.load_arrays(path)[0])
     template = jax.jit(network.init)(jax.random.key(0), jnp.asarray(example[:1]))
     head = network.layers[-1]
     try:
-        loaded = from_arrays(arrays, template, fresh=() if with_head else (head,))
+        loaded = from_arrays(
+            arrays, template, fresh=() if with_head else (head,), translate=published and published.translate
+        )
     except ValueError:
         if with_head:
             _check_head(model, arrays, template, head)
         raise
-    if spare := [name for name in loaded.left_over if not _is_of(name, head, template)]:
+    spare = [name for name in loaded.left_over if not _is_of(name, head, template) and not name.endswith(UNUSED)]
+    if spare:
         names = ", ".join(spare[:8]) + (f" and {len(spare) - 8} more" if len(spare) > 8 else "")
         print(f"warning: {model.weights} has tensors that the network has no place for: {names}", file=sys.stderr)
     return loaded.variables

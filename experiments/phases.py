@@ -158,7 +158,8 @@ def build(config: Config, data: Loaded) -> Networks:
             split(rows, training, config.seed)
     restored = None
     if config.model.weights:
-        restored = networks.restore(config.model, source, example, with_head=data.source is not None)
+        known = data.source is not None
+        restored = networks.restore(config.model, source, example, with_head=known, data_dir=config.data_dir)
     return Networks(source, target, restored)
 
 

@@ -13,17 +13,21 @@ import jax
 import numpy as np
 import safetensors.numpy
 
+from experiments.torch_file import read_torch
 from mmd_jax.models.layered import Network
 from mmd_jax.models.whole import from_functions, from_linen
 
 Arrays = dict[str, np.ndarray]
+
+# Published networks whose weights are a package of `experiments.download`: their files.
+IMAGENET = {"efficientnet_lite0": "*.pth"}
 
 
 def load_weights(path: str | Path, *, read_folder: Callable[[Path], Mapping[str, Any]] | None = None) -> Arrays:
     """The tensors of a weight file, by the names they have there.
 
     Args:
-      path: .npz, .safetensors, or a folder.
+      path: .npz, .safetensors, .pth (or .pt), or a folder.
       read_folder: reads a folder (an Orbax checkpoint) as {name: array}; none: a folder is an error.
 
     Raises:
@@ -42,13 +46,35 @@ def load_weights(path: str | Path, *, read_folder: Callable[[Path], Mapping[str,
         arrays = _read_npz(path)
     elif path.suffix == ".safetensors":
         arrays = _read_safetensors(path)
+    elif path.suffix in (".pth", ".pt"):
+        arrays = read_torch(path)
     else:
         raise ValueError(
-            f"weights at {path}: expected .npz, .safetensors or an Orbax folder, got {path.suffix or 'none'!r}"
+            f"weights at {path}: expected .npz, .safetensors, .pth or an Orbax folder, got {path.suffix or 'none'!r}"
         )
     if not arrays:
         raise ValueError(f"weights at {path}: there is no tensor in it")
     return arrays
+
+
+def imagenet(name: str, data_dir: str | Path) -> Path:
+    """The file of a published network's ImageNet weights.
+
+    Raises:
+      FileNotFoundError: it was not downloaded.
+      ValueError: none are known for this network.
+    """
+    if name not in IMAGENET:
+        raise ValueError(
+            f"model.weights = 'imagenet', but none are known for {name!r}; there are {', '.join(IMAGENET)}"
+        )
+    folder = Path(data_dir).expanduser() / "raw" / name
+    path = next(iter(sorted(folder.glob(IMAGENET[name]))), None)
+    if path is None:
+        raise FileNotFoundError(
+            f"no ImageNet weights of {name} in {folder}: python -m experiments.download --data-dir {data_dir} {name}"
+        )
+    return path
 
 
 def load_factory(name: str) -> Callable[..., Any]:

@@ -6,11 +6,15 @@ than half of the data. On GPU and TPU the built-in convolution is the right one.
 """
 
 import math
+from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
+
+Padding = Literal["SAME", "VALID"]
 
 # Winograd's form pays where products are not too narrow, and where there are so many multiplications that what it saves
 # makes up for compiling it, which takes two to three times as long.
@@ -18,15 +22,22 @@ MIN_CHANNELS, MIN_MULTIPLICATIONS = 8, 2**23
 
 
 def convolve(
-    x: Float[Array, "batch height width c"], kernel: Float[Array, "kh kw c d"]
-) -> Float[Array, "batch height width d"]:
-    """Convolution with stride 1 that keeps the size ("SAME"), in the form that suits the backend it is compiled for.
+    x: Float[Array, "batch height width c"],
+    kernel: Float[Array, "kh kw c d"],
+    *,
+    stride: int = 1,
+    padding: Padding = "SAME",
+) -> Float[Array, "batch rows columns d"]:
+    """Convolution, in the form that suits the backend it is compiled for.
 
-    y[b, i, j, o] = sum over u, v, c of x[b, i + u - (kh-1)//2, j + v - (kw-1)//2, c] kernel[u, v, c, o], x = 0 outside.
+    y[b, i, j, o] = sum over u, v, c of p[b, s i + u, s j + v, c] kernel[u, v, c, o], s the stride and p the padded inputs.
 
     Args:
       x: inputs, channels last.
       kernel: weights; x and it are promoted to one dtype, in which the result is.
+      stride: of both axes.
+      padding: "VALID": none. "SAME": zeros, such that there is an output for each stride-th input, as many before as
+        after, or one less.
 
     Returns:
       the outputs; bias and nonlinearity are the caller's.
@@ -38,35 +49,45 @@ def convolve(
     """
     # Not lax.platform_dependent: under grad its branches carry each other's residuals, so a GPU would get the columns.
     if jax.default_backend() != "cpu":
-        return convolve_builtin(x, kernel)
+        return convolve_builtin(x, kernel, stride=stride, padding=padding)
     x, kernel = _one_dtype(x, kernel)
     large = kernel.shape[2] >= MIN_CHANNELS and math.prod(x.shape[:3]) * kernel.size >= MIN_MULTIPLICATIONS
     # Its sums and differences of inputs would cost a dtype of 8 bits of precision one or two of them.
-    winograd = kernel.shape[:2] == (3, 3) and large and x.dtype.itemsize >= 4
-    return convolve_winograd(x, kernel) if winograd else convolve_sliced(x, kernel)
+    if (kernel.shape[:2], stride, padding) == ((3, 3), 1, "SAME") and large and x.dtype.itemsize >= 4:
+        return convolve_winograd(x, kernel)
+    return convolve_sliced(x, kernel, stride=stride, padding=padding)
 
 
 def convolve_builtin(
-    x: Float[Array, "batch height width c"], kernel: Float[Array, "kh kw c d"]
-) -> Float[Array, "batch height width d"]:
+    x: Float[Array, "batch height width c"],
+    kernel: Float[Array, "kh kw c d"],
+    *,
+    stride: int = 1,
+    padding: Padding = "SAME",
+) -> Float[Array, "batch rows columns d"]:
     """`convolve` by `lax.conv_general_dilated`."""
     x, kernel = _one_dtype(x, kernel)
-    return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
 def convolve_sliced(
-    x: Float[Array, "batch height width c"], kernel: Float[Array, "kh kw c d"]
-) -> Float[Array, "batch height width d"]:
+    x: Float[Array, "batch height width c"],
+    kernel: Float[Array, "kh kw c d"],
+    *,
+    stride: int = 1,
+    padding: Padding = "SAME",
+) -> Float[Array, "batch rows columns d"]:
     """`convolve` by kh·kw shifted slices, concatenated, and one matrix product."""
     x, kernel = _one_dtype(x, kernel)
-    batch, height, width, _ = x.shape
     kh, kw, c, d = kernel.shape
-    padded = jnp.pad(x, ((0, 0), ((kh - 1) // 2, kh // 2), ((kw - 1) // 2, kw // 2), (0, 0)))
+    padded, (rows, width) = _padded(x, (kh, kw), stride, padding)
     # First beside each other, then below: for few channels, half the time of one concatenation of all.
-    beside = jnp.concatenate([padded[:, :, j : j + width] for j in range(kw)], axis=-1)
-    columns = jnp.concatenate([beside[:, i : i + height] for i in range(kh)], axis=-1)
-    product = columns.reshape(batch * height * width, kh * kw * c) @ kernel.reshape(kh * kw * c, d)
-    return product.reshape(batch, height, width, d)
+    beside = [_strided(padded, 2, j, width, stride) for j in range(kw)]
+    joined = jnp.concatenate(beside, axis=-1) if kw > 1 else beside[0]
+    below = [_strided(joined, 1, i, rows, stride) for i in range(kh)]
+    columns = jnp.concatenate(below, axis=-1) if kh > 1 else below[0]
+    product = columns.reshape(len(x) * rows * width, kh * kw * c) @ kernel.reshape(kh * kw * c, d)
+    return product.reshape(len(x), rows, width, d)
 
 
 def convolve_winograd(
@@ -104,6 +125,139 @@ def convolve_winograd(
     return y.reshape(batch, 2 * rows, 2 * columns, d)[:, :height, :width]
 
 
+def convolve_depthwise(
+    x: Float[Array, "batch height width c"],
+    kernel: Float[Array, "kh kw c"],
+    *,
+    stride: int = 1,
+    padding: Padding = "SAME",
+) -> Float[Array, "batch rows columns c"]:
+    """Convolution of each channel with a kernel of its own, in the form that suits the backend it is compiled for.
+
+    y[b, i, j, c] = sum over u, v of p[b, s i + u, s j + v, c] kernel[u, v, c]; stride s and padding as in `convolve`.
+
+    >>> convolve_depthwise(jnp.ones((1, 2, 2, 2)), jnp.array([[[1.0, 2.0]]]))[0, 0]
+    Array([[1., 2.],
+           [1., 2.]], dtype=float32)
+    """
+    if jax.default_backend() != "cpu":
+        return depthwise_builtin(x, kernel, stride=stride, padding=padding)
+    return depthwise_shifted(x, kernel, stride=stride, padding=padding)
+
+
+def depthwise_builtin(
+    x: Float[Array, "batch height width c"],
+    kernel: Float[Array, "kh kw c"],
+    *,
+    stride: int = 1,
+    padding: Padding = "SAME",
+) -> Float[Array, "batch rows columns c"]:
+    """`convolve_depthwise` by `lax.conv_general_dilated`."""
+    x, kernel = _one_dtype(x, kernel)
+    numbers, groups = ("NHWC", "HWIO", "NHWC"), x.shape[3]
+    return lax.conv_general_dilated(
+        x, kernel[:, :, None], (stride, stride), padding, dimension_numbers=numbers, feature_group_count=groups
+    )
+
+
+def depthwise_shifted(
+    x: Float[Array, "batch height width c"],
+    kernel: Float[Array, "kh kw c"],
+    *,
+    stride: int = 1,
+    padding: Padding = "SAME",
+) -> Float[Array, "batch rows columns c"]:
+    """`convolve_depthwise` by kh·kw shifted slices, multiplied and added; it has a first derivative in reverse mode.
+
+    Its own derivative, as that of slices would add up kh·kw arrays as large as x, and sum each product over all
+    positions channel by channel.
+    """
+    x, kernel = _one_dtype(x, kernel)
+    padded, size = _padded(x, kernel.shape[:2], stride, padding)
+    return _depthwise(padded, kernel, size, stride)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _depthwise(padded: Array, kernel: Array, size: tuple[int, int], stride: int) -> Array:
+    # Behind a barrier, or the loop over the outputs would ask of every input whether it is padding.
+    padded = lax.optimization_barrier(padded)
+    return sum(_window(padded, u, v, size, stride) * kernel[None, None, None, u, v] for u, v in _taps(kernel))  # type: ignore
+
+
+def _depthwise_forward(padded: Array, kernel: Array, size: tuple[int, int], stride: int):
+    return _depthwise(padded, kernel, size, stride), (padded, kernel)
+
+
+def _depthwise_backward(size: tuple[int, int], stride: int, saved: tuple[Array, Array], g: Array):
+    padded, kernel = saved
+    kh, kw, c = kernel.shape
+    fixed, ones = lax.optimization_barrier(padded), jnp.ones((1, len(g) * size[1]), g.dtype)
+
+    def of_weight(u: int, v: int) -> Array:
+        window = _window(fixed, u, v, size, stride)
+        # Written out over the rows, and then a matrix product: XLA's own sum over the leading axes goes through memory
+        # channel by channel.
+        rows = sum(window[:, i] * g[:, i] for i in range(size[0]))
+        return (ones @ rows.reshape(-1, c))[0]
+
+    weights = jnp.stack([of_weight(u, v) for u, v in _taps(kernel)]).reshape(kernel.shape)
+    height, width = padded.shape[1:3]
+    # The gradient with stride - 1 zeros between its entries, and so many around that its windows cover the inputs.
+    edges = [(k - 1, n - 1 - stride * (m - 1), stride - 1) for k, n, m in zip((kh, kw), (height, width), size)]
+    spread = lax.optimization_barrier(lax.pad(g, jnp.zeros((), g.dtype), [(0, 0, 0), *edges, (0, 0, 0)]))
+    flipped = kernel[::-1, ::-1]
+    inputs = sum(_window(spread, u, v, (height, width), 1) * flipped[None, None, None, u, v] for u, v in _taps(kernel))
+    return inputs, weights
+
+
+_depthwise.defvjp(_depthwise_forward, _depthwise_backward)
+
+
+def channel_means(x: Float[Array, "... c"]) -> Float[Array, " c"]:
+    """The mean of each channel over all other axes, in the form that suits the backend it is compiled for.
+
+    >>> channel_means(jnp.array([[1.0, 2.0], [3.0, 6.0]]))
+    Array([2., 4.], dtype=float32)
+    """
+    rows = x.reshape(-1, x.shape[-1])
+    if jax.default_backend() != "cpu":
+        return rows.mean(0)
+    # A matrix product: XLA's own sum over rows goes through memory channel by channel.
+    return (jnp.full((1, len(rows)), 1 / len(rows), x.dtype) @ rows)[0]
+
+
+def scale_and_shift(
+    x: Float[Array, "... c"], scale: Float[Array, " c"], shift: Float[Array, " c"]
+) -> Float[Array, "... c"]:
+    """x · scale + shift for each channel; it has a first derivative in reverse mode, in the form that suits the backend.
+
+    >>> scale_and_shift(jnp.ones((1, 2)), jnp.array([2.0, 3.0]), jnp.array([0.0, 1.0]))
+    Array([[2., 4.]], dtype=float32)
+    """
+    return _affine(x, scale, shift)
+
+
+def _affine_plain(x: Array, scale: Array, shift: Array) -> Array:
+    return x * lax.broadcast_to_rank(scale, x.ndim) + lax.broadcast_to_rank(shift, x.ndim)
+
+
+_affine = jax.custom_vjp(_affine_plain)
+
+
+def _affine_forward(x: Array, scale: Array, shift: Array):
+    return _affine_plain(x, scale, shift), (x, scale)
+
+
+def _affine_backward(saved: tuple[Array, Array], g: Array):
+    x, scale = saved
+    count = g.size // g.shape[-1]
+    sums = (count * channel_means(g * x), count * channel_means(g))
+    return (g * lax.broadcast_to_rank(scale, g.ndim), *(value.astype(scale.dtype) for value in sums))
+
+
+_affine.defvjp(_affine_forward, _affine_backward)
+
+
 def max_pool(x: Float[Array, "batch height width c"]) -> Float[Array, "batch height//2 width//2 c"]:
     """The largest of each 2 × 2 block; an odd last row or column is dropped.
 
@@ -123,6 +277,32 @@ def max_pool(x: Float[Array, "batch height width c"]) -> Float[Array, "batch hei
 def _one_dtype(x: Array, kernel: Array) -> tuple[Array, Array]:
     dtype = jnp.promote_types(x.dtype, kernel.dtype)
     return x.astype(dtype), kernel.astype(dtype)
+
+
+def _padded(x: Array, window: tuple[int, ...], stride: int, padding: Padding) -> tuple[Array, tuple[int, int]]:
+    """(x with its padding, (rows, columns) of the outputs)."""
+    sizes = x.shape[1:3]
+    if padding == "VALID":
+        rows, columns = ((n - k) // stride + 1 for n, k in zip(sizes, window))
+        return x, (rows, columns)
+    rows, columns = (-(-n // stride) for n in sizes)
+    missing = [max((m - 1) * stride + k - n, 0) for m, k, n in zip((rows, columns), window, sizes)]
+    if any(missing):
+        x = jnp.pad(x, ((0, 0), *((n // 2, n - n // 2) for n in missing), (0, 0)))
+    return x, (rows, columns)
+
+
+def _strided(x: Array, axis: int, first: int, count: int, stride: int) -> Array:
+    """Entries first, first + stride, … of an axis, `count` of them."""
+    return lax.slice_in_dim(x, first, first + stride * (count - 1) + 1, stride, axis)
+
+
+def _window(x: Array, u: int, v: int, size: tuple[int, int], stride: int) -> Array:
+    return _strided(_strided(x, 1, u, size[0], stride), 2, v, size[1], stride)
+
+
+def _taps(kernel: Array) -> list[tuple[int, int]]:
+    return [(u, v) for u in range(kernel.shape[0]) for v in range(kernel.shape[1])]
 
 
 def _transform_inputs(x: Array, axis: int) -> tuple[Array, Array, Array, Array]:

@@ -1,6 +1,6 @@
 """Tensors under foreign names → variables, with what matched, what was missing and what was left over."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -28,7 +28,17 @@ class Loaded(NamedTuple):
     left_over: tuple[str, ...]
 
 
-def from_arrays(arrays: Mapping[str, ArrayLike], variables: Variables, *, fresh: Collection[str] = ()) -> Loaded:
+# (foreign name, tensor) -> (path of the leaf that it is for, tensor in the leaf's layout); none: not known to it.
+Translate = Callable[[str, np.ndarray], tuple[str, np.ndarray] | None]
+
+
+def from_arrays(
+    arrays: Mapping[str, ArrayLike],
+    variables: Variables,
+    *,
+    fresh: Collection[str] = (),
+    translate: Translate | None = None,
+) -> Loaded:
     """Puts foreign tensors into a network's variables, by name.
 
     A leaf's path is "params/conv1/kernel"; the foreign name may part its components with "/" or ".", and leave out the
@@ -39,6 +49,7 @@ def from_arrays(arrays: Mapping[str, ArrayLike], variables: Variables, *, fresh:
       variables: of the network, as its `init` makes them; or only their shapes and dtypes, where nothing is fresh.
       fresh: layers (path prefixes) that keep their own values, such as a classifier for other classes. Tensors of
         theirs are left over.
+      translate: from another implementation's names and layouts; a tensor that it does not know goes by its own name.
 
     Returns:
       the variables and the report.
@@ -57,13 +68,18 @@ def from_arrays(arrays: Mapping[str, ArrayLike], variables: Variables, *, fresh:
     for layer in fresh:
         if not any(layer_of(path.partition("/")[2], (layer,)) for path in own):
             raise ValueError(f"fresh names {layer!r}, which owns no leaf; the leaves are {', '.join(leaves)}")
-    names = _foreign_names(leaves, arrays)
+    known = {name: translate(name, np.asarray(tensor)) for name, tensor in arrays.items()} if translate else {}
+    paths = {name: found[0] if (found := known.get(name)) else name for name in arrays}
+    laid_out = {name: found[1] if (found := known.get(name)) else tensor for name, tensor in arrays.items()}
+    names = _foreign_names(leaves, paths)
     if missing := [path for path in leaves if path not in names and path not in own]:
         raise ValueError(
             f"no tensor for {', '.join(missing)}; the tensors are {', '.join(arrays) or 'none'}. "
             "A layer that shall keep its own values must be named in `fresh`"
         )
-    values = {path: _fitted(path, leaves[path], name, arrays[name]) for path, name in names.items() if path not in own}
+    values = {
+        path: _fitted(path, leaves[path], name, laid_out[name]) for path, name in names.items() if path not in own
+    }
     used = {names[path] for path in values}
     return Loaded(
         jax.tree_util.tree_map_with_path(lambda path, leaf: values.get(path_name(path), leaf), variables),
@@ -73,21 +89,21 @@ def from_arrays(arrays: Mapping[str, ArrayLike], variables: Variables, *, fresh:
     )
 
 
-def _foreign_names(leaves: Collection[str], arrays: Mapping[str, Any]) -> dict[str, str]:
+def _foreign_names(leaves: Collection[str], translated: Mapping[str, str]) -> dict[str, str]:
     """{leaf's path: foreign name}, in the order of the leaves."""
     by_bare: dict[str, list[str]] = {}
     for path in leaves:
         by_bare.setdefault(path.partition("/")[2], []).append(path)
     found: dict[str, str] = {}
-    for name in arrays:
+    for foreign, name in translated.items():
         slashed = name if name in leaves else name.replace(".", "/")
         candidates = [slashed] if slashed in leaves else by_bare.get(slashed, [])
         if len(candidates) > 1:
             raise ValueError(f"the tensor {name!r} could be {' or '.join(candidates)}: put the collection in its name")
         for path in candidates:
             if path in found:
-                raise ValueError(f"two tensors for {path}: {found[path]!r} and {name!r}")
-            found[path] = name
+                raise ValueError(f"two tensors for {path}: {found[path]!r} and {foreign!r}")
+            found[path] = foreign
     return {path: found[path] for path in leaves if path in found}
 
 

@@ -63,9 +63,9 @@ def test_pickles_are_refused(tmp_path):
 def test_files_that_are_not_weights(tmp_path):
     with pytest.raises(FileNotFoundError, match="no weights at"):
         load_weights(tmp_path / "none.npz")
-    (tmp_path / "w.pt").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"expected .npz, .safetensors or an Orbax folder, got '.pt'"):
-        load_weights(tmp_path / "w.pt")
+    (tmp_path / "w.bin").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"expected .npz, .safetensors, .pth or an Orbax folder, got '.bin'"):
+        load_weights(tmp_path / "w.bin")
     np.savez(tmp_path / "empty.npz")
     with pytest.raises(ValueError, match="there is no tensor in it"):
         load_weights(tmp_path / "empty.npz")
