@@ -11,83 +11,33 @@ import functools
 import itertools
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-
-from experiments import cells, evaluation, phases, workdir
+from experiments import cells, phases, workdir
 from experiments.cells import Cell
-from experiments.config import Config, Training, load_as
-from experiments.config import check as check_run
+from experiments.config import Training
 from experiments.errors import reported
 from experiments.fits import adapt, digest
 from experiments.phases import Loaded, Networks
 from experiments.report import strategies as report
-from mmd_jax.intervals import paired_interval
+from experiments.strategy.settings import NOT_THE_STUDY, Strategies, load, training_of
+from experiments.strategy.summary import Choice, summarise
 from mmd_jax.transfer import decision
 from mmd_jax.types import Plan, Similarity
 
 VERSION = 1  # raised where the code changes the numbers of a cell
-# Settings that a second command may change: it then goes on, with more or fewer cells.
-NOT_THE_STUDY = ("name", "labels", "run.data_dir", "run.checkpoint_seconds")
 ASSUMPTIONS = ("similar", "different")
-
-
-@dataclass(frozen=True)
-class Strategies:
-    """The network and its target, and how each strategy trains."""
-
-    name: str = "strategies"
-    run: Config = field(default_factory=Config)
-    """Data, model and rules, as in the main job; its `train` is replaced by one of the following."""
-    labels: tuple[int, ...] = (400, 2000)
-    """Training rows of the target, validation rows among them; each set is stratified by class."""
-    frozen_share: float = 0.6
-    """Train some, freeze the others: the share of the base's layers that are frozen."""
-    probe: Training = field(default_factory=Training)
-    """Where only the classifier is trained."""
-    finetune: Training = field(default_factory=Training)
-    """Where pretrained layers are trained too."""
-    scratch: Training = field(default_factory=Training)
-    """From scratch."""
-
-
-class Choice(NamedTuple):
-    """What a rule would choose at one number of labels, under one assumption."""
-
-    rule: str
-    assumed: str
-    way: str
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     with reported():
         argv = sys.argv[1:] if argv is None else list(argv)
-        study, directory = load_as(Strategies, check, argv)
+        study, directory = load(argv)
         run(study, directory, shlex.join(["python", "-m", "experiments.strategies", *argv]))
-
-
-def check(study: Strategies) -> None:
-    """Refuses values that can't be meant, before anything is loaded or written."""
-    check_run(study.run)
-    for name in ("probe", "finetune", "scratch"):
-        try:
-            check_run(replace(study.run, train=getattr(study, name)))
-        except ValueError as error:
-            raise ValueError(str(error).replace("train.", f"{name}.")) from None
-    if not study.labels or min(study.labels) < 2 or len({*study.labels}) < len(study.labels):
-        raise ValueError(f"labels = {study.labels}; expected one or more different numbers of rows, each at least 2")
-    if not 0 < study.frozen_share < 1:
-        raise ValueError(f"frozen_share = {study.frozen_share}; expected a share between 0 and 1")
-    if study.run.source is not None or not study.run.model.weights:
-        raise ValueError(
-            "strategies compares ways to reuse trained weights: set run.source to None and run.model.weights to a file; "
-            "to train on a source first, use experiments.transfer"
-        )
 
 
 def run(study: Strategies, directory: Path, command: str = "") -> None:
@@ -113,7 +63,9 @@ def run(study: Strategies, directory: Path, command: str = "") -> None:
     def run_one(cell: Cell) -> Mapping[str, Any]:
         data, nets, _ = setting(cell.settings["labels"])
         plans, _ = plans_of(study, nets, data)
-        return rate(study, directory / "fits" / cell.name.replace(" ", "_"), plans[cell.settings["way"]], data, nets)
+        labels, way = cell.settings["labels"], cell.settings["way"]
+        training = training_of(study, labels, plans[way])
+        return rate(study, directory / "fits" / cell.name.replace(" ", "_"), plans[way], training, data, nets)
 
     rows = cells.run_cells(grid, run_one, directory / "cells", label="strategies")
     assert header is not None
@@ -159,17 +111,9 @@ def way_of(plan: Plan) -> str:
     return f"{name} augmented" if augmented else name
 
 
-def training_of(study: Strategies, plan: Plan) -> Training:
-    """The settings that this plan is carried out with."""
-    if plan.regime == "from_scratch":
-        return study.scratch
-    only_head = len(plan.stages) == 1 and len(plan.stages[0].trained) == 1
-    return study.probe if only_head else study.finetune
-
-
 def cell_of(study: Strategies, labels: int, way: str, plan: Plan, content: str) -> Cell:
     """One plan at one number of labels."""
-    training = training_of(study, plan)
+    training = training_of(study, labels, plan)
     settings = {
         "labels": labels,
         "way": way,
@@ -181,13 +125,15 @@ def cell_of(study: Strategies, labels: int, way: str, plan: Plan, content: str) 
         "content": content,
         "version": VERSION,
     }
-    deep = 0.02 if training is study.probe else 1.0
+    deep = 0.02 if training == study.probe else 1.0
     return Cell(f"{labels} {way}", settings, labels * training.epochs * len(training.learning_rates) * deep + 1)
 
 
-def rate(study: Strategies, directory: Path, plan: Plan, data: Loaded, nets: Networks) -> dict[str, Any]:
+def rate(
+    study: Strategies, directory: Path, plan: Plan, training: Training, data: Loaded, nets: Networks
+) -> dict[str, Any]:
     """Carries out one plan and tests it: predicted classes of the test rows, and what was chosen on validation rows."""
-    config = replace(study.run, train=training_of(study, plan))
+    config = replace(study.run, train=training)
     plan = phases.cached(config, nets.target, plan, data.target)
     directory.mkdir(parents=True, exist_ok=True)
     key, variables = phases.make_keys(config.seed).adapt, nets.restored
@@ -233,54 +179,6 @@ def about(study: Strategies, data: Loaded, nets: Networks, command: str) -> dict
         "note": data.note,
         "command": command,
     }
-
-
-def summarise(
-    header: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], choices: Mapping[int, Sequence[Choice]]
-) -> dict[str, Any]:
-    """strategies.json: accuracy of each way with its interval, its paired difference to others, and what rules would cost."""
-    right = {(row["labels"], row["way"]): np.equal(row["predicted"], row["true"]).astype(float) for row in rows}
-    ways = [
-        {name: row[name] for name in row if name not in ("predicted", "true", "plan", "training", "model", "content")}
-        | {"accuracy": _share(right[row["labels"], row["way"]])}
-        for row in rows
-    ]
-    return {
-        **header,
-        "ways": ways,
-        "differences": list(_differences(right)),
-        "choices": list(_regrets(right, choices)),
-        "seconds": sum(row["seconds"] for row in rows),
-    }
-
-
-def _share(right: np.ndarray) -> dict[str, float]:
-    low, high = evaluation.binomial(right == 1, 0.95)
-    return {"estimate": float(right.mean()), "low": low, "high": high}
-
-
-def _differences(right: Mapping[tuple[int, str], np.ndarray]) -> Iterator[dict[str, Any]]:
-    """Every way less the frozen base, and less from-scratch, at its number of labels."""
-    for (labels, way), own in right.items():
-        for base in ("linear_probe", "from_scratch"):
-            if way != base:
-                yield {"labels": labels, "way": way, "less": base, **_paired(own, right[labels, base])}
-
-
-def _regrets(
-    right: Mapping[tuple[int, str], np.ndarray], choices: Mapping[int, Sequence[Choice]]
-) -> Iterator[dict[str, Any]]:
-    """What each rule's choice falls short of the best way at its number of labels."""
-    for labels, made in choices.items():
-        best = max((way for count, way in right if count == labels), key=lambda way: right[labels, way].mean())
-        for choice in made:
-            cost = _paired(right[labels, best], right[labels, choice.way])
-            yield {"labels": labels, **choice._asdict(), "best": best, "cost": cost}
-
-
-def _paired(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
-    interval = paired_interval(a, b)
-    return {"estimate": float(interval.estimate), "low": float(interval.low), "high": float(interval.high)}
 
 
 if __name__ == "__main__":

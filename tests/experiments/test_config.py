@@ -6,10 +6,13 @@ import pytest
 
 from experiments import config as configs
 from experiments.config import Config, Data, Model, Training
+from experiments.strategy import settings as strategy_settings
 from experiments.study import settings as study_settings
 from tests.experiments import tiny
 
 HERE = Path(__file__).parents[2]
+# Of scripts with settings of their own; all others read a `Config`.
+LOADERS = {"transferability": study_settings.load, "strategies": strategy_settings.load}
 
 
 def load(*argv, config=tiny.PATH):
@@ -32,7 +35,7 @@ def test_a_config_file_is_read_and_any_field_can_be_set_again():
 
 @pytest.mark.parametrize("path", sorted((HERE / "configs").glob("*.py")), ids=lambda path: path.stem)
 def test_every_config_that_comes_with_the_project_is_valid(path):
-    load_of = study_settings.load if path.stem.startswith("figure2_") else configs.load
+    load_of = LOADERS.get(re.search(r"python -m experiments\.(\w+) --config", path.read_text())[1], configs.load)
     config, directory = load_of(["--config", str(path)])
     assert config.name == path.stem == directory.name
     assert f"--config configs/{path.name}" in path.read_text()

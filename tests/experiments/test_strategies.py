@@ -9,7 +9,9 @@ import pytest
 from experiments import strategies, workdir
 from experiments.config import Data, Model, Training
 from experiments.report import strategies as report
-from experiments.strategies import Choice, Strategies
+from experiments.strategy import settings
+from experiments.strategy.settings import Strategies
+from experiments.strategy.summary import Choice, summarise
 from mmd_jax.models.leaves import named_leaves
 from mmd_jax.models.mlp import mlp
 from tests.experiments import tiny
@@ -76,7 +78,7 @@ def test_the_numbers_are_those_of_the_predictions():
         row | {"way": "from_scratch", "regime": "from_scratch", "predicted": true},
     ]
     choices = {10: [Choice("patent", "similar", "linear_probe")]}
-    found = strategies.summarise({"labels": [10]}, rows, choices)
+    found = summarise({"labels": [10]}, rows, choices)
     assert [way["accuracy"]["estimate"] for way in found["ways"]] == [0.9, 0.6, 1.0]
     [choice] = found["choices"]
     assert choice["best"] == "from_scratch" and choice["cost"]["estimate"] == pytest.approx(0.1)
@@ -101,6 +103,7 @@ def test_the_page_shows_every_way_and_choice(finished):
     [
         ({"labels": ()}, "labels = ()"),
         ({"labels": (5, 5)}, "different numbers"),
+        ({"epochs": (3, 2, 1)}, "epochs = (3, 2, 1)"),
         ({"frozen_share": 1.0}, "frozen_share = 1.0"),
         ({"run": tiny.config}, "set run.source to None"),
         ({"probe": replace(QUICK, epochs=0)}, "probe.epochs = 0"),
@@ -109,4 +112,4 @@ def test_the_page_shows_every_way_and_choice(finished):
 def test_settings_that_cannot_be_meant_are_refused(changes, said):
     run = replace(tiny.config, source=None, model=Model("mlp", weights="w.npz"))
     with pytest.raises(ValueError, match=said.replace("(", r"\(").replace(")", r"\)")):
-        strategies.check(replace(Strategies("x", run), **changes))
+        settings.check(replace(Strategies("x", run), **changes))
