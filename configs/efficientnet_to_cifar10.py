@@ -26,7 +26,7 @@ config = Strategies(
         checkpoint_seconds=60.0,
     ),
     labels=(400, 2_000, 10_000),
-    epochs=(12, 5, 3),
+    epochs=(10, 4, 2),
     probe=Training(epochs=60, batch_size=64, learning_rates=(3e-3, 1e-3), patience=8, validation_fraction=0.1),
     finetune=FINE,
     scratch=FINE,
