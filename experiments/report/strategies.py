@@ -135,44 +135,63 @@ def as_text(study: Study) -> str:
 def figures(study: Study) -> dict[str, bytes]:
     """The picture, as SVG and as PNG; the same study gives the same bytes."""
     with matplotlib.style.context(["default", MATPLOTLIB]):
-        figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
-        axes = figure.subplots()
-        curves: dict[tuple[str, bool], list[dict[str, Any]]] = {}
-        for way in study["ways"]:
-            # One curve a kind: how many layers a rule freezes is the same at every number of labels.
-            curves.setdefault((way["way"], way["augmented"]), []).append(way)
-        count = len(curves)
-        for number, ((name, augmented), ways) in enumerate(curves.items()):
-            look: dict[str, Any] = {"ls": "-", "ms": 6, "lw": 1.5, **LOOKS[name.split(" ")[0]]}
-            if augmented:
-                look |= {"ls": ":", "mfc": "white"}
-            shift = 1.02 ** (
-                number - (count - 1) / 2
-            )  # so that intervals at one number of labels don't hide each other
-            found = [way["accuracy"] for way in ways]
-            y = [100 * one["estimate"] for one in found]
-            ends = [
+        figure = Figure(figsize=(WIDTH, 5.6), layout="constrained")
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3.4, 1))
+        curves(above, study)
+        chosen(below, study)
+        below.set_xlabel("labelled rows of the target (validation rows among them)")
+        return {f"strategies.{kind}": save(figure, kind) for kind in ("svg", "png")}
+
+
+def curves(axes: Any, study: Study) -> None:
+    """Accuracy of each way against the number of labels."""
+    ways: dict[str, list[dict[str, Any]]] = {}
+    for way in study["ways"]:
+        ways.setdefault(way["way"], []).append(way)
+    for number, (name, points_of) in enumerate(ways.items()):
+        shift = 1.02 ** (
+            number - (len(ways) - 1) / 2
+        )  # so that intervals at one number of labels don't hide each other
+        found = [way["accuracy"] for way in points_of]
+        axes.errorbar(
+            [way["labels"] * shift for way in points_of],
+            [100 * one["estimate"] for one in found],
+            yerr=[
                 [100 * (one["estimate"] - one["low"]) for one in found],
                 [100 * (one["high"] - one["estimate"]) for one in found],
-            ]
-            axes.errorbar(
-                [way["labels"] * shift for way in ways],
-                y,
-                yerr=ends,
-                capsize=2,
-                elinewidth=0.9,
-                label=short(name),
-                **look,
-            )
-        axes.set_xscale("log")
-        axes.set_xticks(study["labels"])
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set_xlabel("labelled rows of the target (validation rows among them)")
-        axes.set_ylabel("test rows right, %")
-        axes.grid(axis="y", color=GREY, alpha=0.25, lw=0.6)
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
-        return {f"strategies.{kind}": save(figure, kind) for kind in ("svg", "png")}
+            ],
+            label=short(name),
+            capsize=2,
+            elinewidth=0.9,
+            **look(name),
+        )
+    axes.set_xscale("log")
+    axes.set_xticks(study["labels"])
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.tick_params(axis="x", which="minor", length=0)
+    axes.set_ylabel("test rows right, %")
+    axes.grid(axis="y", color=GREY, alpha=0.25, lw=0.6)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+
+
+def chosen(axes: Any, study: Study) -> None:
+    """Which of them each rule would choose, under either assumption, in the marks of the curves."""
+    kinds = list(dict.fromkeys((choice["rule"], choice["assumed"]) for choice in study["choices"]))
+    for choice in study["choices"]:
+        row = kinds.index((choice["rule"], choice["assumed"]))
+        axes.plot(choice["labels"], row, **{**look(choice["way"]), "ls": "none", "ms": 8})
+    axes.set_yticks(range(len(kinds)), [f"{rule}, if {assumed}" for rule, assumed in kinds])
+    axes.set_ylim(len(kinds) - 0.4, -0.6)
+    axes.tick_params(axis="x", which="minor", length=0)
+    axes.set_title("what the rules would choose", loc="left")
+    axes.grid(axis="y", color=GREY, alpha=0.25, lw=0.6)
+
+
+def look(way: str) -> dict[str, Any]:
+    """Colour, mark and dash of a way; those of augmented ones are hollow and dotted."""
+    plain = {"ls": "-", "ms": 6, "lw": 1.5, **LOOKS[way.split(" ")[0]]}
+    return plain | {"ls": ":", "mfc": "white"} if way.endswith("augmented") else plain
 
 
 def render(study: Study, pictures: dict[str, bytes]) -> bytes:
@@ -194,7 +213,8 @@ def render(study: Study, pictures: dict[str, bytes]) -> bytes:
             "strategies",
             "Accuracy against the number of labels, a curve for each way",
             f"Share of {study['num_test']:,} test rows that are right, with 95 % intervals over test rows. Each point is one "
-            "set of labelled rows and one training; how much another draw of either would change it, the intervals don't say.",
+            "set of labelled rows and one training; how much another draw of either would change it, the intervals don't say. Below: which way each "
+            "rule would choose if source and target were similar, or different.",
         ),
         ways_table(study),
         tag("h2", "What the rules would choose"),
