@@ -213,8 +213,8 @@ def render(study: Study, pictures: dict[str, bytes]) -> bytes:
             "strategies",
             "Accuracy against the number of labels, a curve for each way",
             f"Share of {study['num_test']:,} test rows that are right, with 95 % intervals over test rows. Each point is one "
-            "set of labelled rows and one training; how much another draw of either would change it, the intervals don't say. Below: which way each "
-            "rule would choose if source and target were similar, or different.",
+            "set of labelled rows and one training; how much another draw of either would change it, the intervals don't say. "
+            "Below: which way each rule would choose if source and target were similar, or different.",
         ),
         ways_table(study),
         tag("h2", "What the rules would choose"),
