@@ -120,6 +120,8 @@ class Decision:
     """Whether images are augmented (`train.augment` says how); none: as the rule has it."""
     num_frozen: int | None = None
     """finetune_top: how many leading layers to freeze; none: the rule's own choice."""
+    frozen: tuple[str, ...] = ()
+    """finetune_top: the names of the layers to freeze, wherever they are, instead."""
 
 
 @dataclass(frozen=True)
@@ -351,6 +353,8 @@ def check(config: Config) -> None:
     expect(decision.small_per_class > 0, "decision.small_per_class", decision.small_per_class, "a positive number")
     rate = decision.pretrained_rate
     expect(0 < rate < inf, "decision.pretrained_rate", rate, "a positive share")
+    if decision.frozen and decision.num_frozen is not None:
+        problems.append("decision.frozen and decision.num_frozen are both set; give one")
     decay = decision.layer_decay
     expect(0 < decay <= 1, "decision.layer_decay", decay, "above 0, at most 1")
     expect(config.model.width >= 1, "model.width", config.model.width, "at least 1")

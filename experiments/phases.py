@@ -144,6 +144,11 @@ def build(config: Config, data: Loaded) -> Networks:
             f"decision.num_frozen = {settings.num_frozen}; the network has {len(target.layers)} layers and its last is "
             f"always new: expected 0 … {len(target.layers) - 1}"
         )
+    if unknown := [name for name in settings.frozen if name not in target.layers[:-1]]:
+        raise ValueError(
+            f"decision.frozen names {unknown[0]!r}; expected some of {', '.join(target.layers[:-1])} (the last layer, "
+            f"{target.layers[-1]}, is always new)"
+        )
     if data.source is not None:
         m, n = (min(len(y), test.max_rows) for y in (data.source.test_y, data.target.train_y))
         if test.resampling == "wild_bootstrap" and m != n:
@@ -261,6 +266,7 @@ def decide(
             small_per_class=settings.small_per_class,
             pretrained_rate=settings.pretrained_rate,
             num_frozen=settings.num_frozen,
+            frozen=settings.frozen,
             layer_decay=settings.layer_decay,
             augment=settings.augment,
         )
@@ -274,6 +280,7 @@ def given_plan(config: Config, network: Network, regime: str, reason: str, *, au
         regime,
         network.layers,
         num_frozen=network.num_base if settings.num_frozen is None else settings.num_frozen,
+        frozen=settings.frozen,
         pretrained_rate=settings.pretrained_rate,
         layer_decay=settings.layer_decay,
         augment=augment,

@@ -151,6 +151,7 @@ def decide(
     small_per_class: int = 1_000,
     pretrained_rate: float = 0.1,
     num_frozen: int | None = None,
+    frozen: Sequence[str] = (),
     layer_decay: float = 1.0,
     augment: bool | None = None,
 ) -> Plan:
@@ -165,7 +166,8 @@ def decide(
       small, large: the patent's sizes, in rows: fewer than `small` is small, more than `large` is large.
       small_per_class: the quadrant's size: fewer rows a class than this is small.
       pretrained_rate: learning rate of pretrained layers as a share of that of new ones.
-      num_frozen: overrides the number of leading layers that "finetune_top" freezes.
+      num_frozen: overrides the number of leading layers that "finetune_top" freezes, and …
+      frozen: … their names, in whatever place.
       layer_decay: as in `stages_of`.
       augment: overrides whether the inputs are augmented.
 
@@ -189,8 +191,10 @@ def decide(
     else:
         raise ValueError(f"unknown rule {rule!r}; there are {', '.join(RULES)}")
     why = f"{choice.why[:-1]} ({counted})."
-    if num_frozen is not None:
-        used = f"the user set the number of frozen layers to {num_frozen}"
+    if num_frozen is not None or frozen:
+        used = "the user " + (
+            f"freezes {', '.join(frozen)}" if frozen else f"set the number of frozen layers to {num_frozen}"
+        )
         why = f"{why[:-1]}; {used}" + ("." if choice.regime == "finetune_top" else ", which this regime does not use.")
     elif choice.regime == "finetune_top":
         # "Top layers" are some of the base's: one at least is left to train, however small the base.
@@ -200,6 +204,7 @@ def decide(
         choice.regime,
         network.layers,
         num_frozen=num_frozen or 0,
+        frozen=frozen,
         pretrained_rate=pretrained_rate,
         layer_decay=layer_decay,
         augment=choice.augment if augment is None else augment,
@@ -212,6 +217,7 @@ def stages_of(
     layers: Sequence[str],
     *,
     num_frozen: int = 0,
+    frozen: Sequence[str] = (),
     pretrained_rate: float = 0.1,
     layer_decay: float = 1.0,
     augment: bool = False,
@@ -221,7 +227,8 @@ def stages_of(
     Args:
       regime: one of REGIMES.
       layers: names in order, [L].
-      num_frozen: for finetune_top, how many leading layers are frozen, 0 … L − 1.
+      num_frozen: for finetune_top, how many leading layers are frozen, 0 … L − 1; or …
+      frozen: … for finetune_top, the names of the frozen ones, in whatever place; none: `num_frozen` counts.
       pretrained_rate: multiplier of the learning rate of pretrained layers that are trained; new layers take 1.
       layer_decay: each pretrained layer's multiplier is this times that of the one above it (discriminative rates: Howard
         and Ruder, ACL 2018, take 1 / 2.6); 1 for one rate.
@@ -231,7 +238,8 @@ def stages_of(
       The stages of a Plan: two for lp_ft, one for every other regime.
 
     Raises:
-      ValueError: on an unknown regime, a num_frozen outside 0 … L − 1, a rate that is not positive, or a decay outside (0, 1].
+      ValueError: on an unknown regime, a num_frozen outside 0 … L − 1, frozen names that are no layers or the last one, a rate
+        that is not positive, or a decay outside (0, 1].
 
     Example:
       >>> [stage] = stages_of("finetune_top", ("conv", "fc", "head"), num_frozen=1)
@@ -246,6 +254,10 @@ def stages_of(
             f"num_frozen = {num_frozen}, but the network has {len(layers)} layers and its last is always new: "
             f"expected 0 … {len(layers) - 1}"
         )
+    if unknown := [name for name in frozen if name not in layers[:-1]]:
+        raise ValueError(
+            f"frozen names {unknown[0]!r}; expected some of {', '.join(layers[:-1])} (the last, {layers[-1]}, is always new)"
+        )
     if not pretrained_rate > 0:
         raise ValueError(
             f"pretrained_rate = {pretrained_rate}; expected a positive share of the learning rate of new layers"
@@ -257,20 +269,20 @@ def stages_of(
     # The last layer is the newest; the one below it is the first that is pretrained.
     below = {name: pretrained_rate * layer_decay**depth for depth, name in enumerate(reversed(layers[:-1]))}
 
-    def stage(frozen: int, new: tuple[str, ...]) -> Stage:
-        trained = tuple((name, 1.0 if name in (*new, layers[-1]) else below[name]) for name in layers[frozen:])
-        return Stage(layers[:frozen], trained, new, augment)
+    def stage(still: Sequence[str], new: tuple[str, ...]) -> Stage:
+        rates = ((name, 1.0 if name in (*new, layers[-1]) else below[name]) for name in layers if name not in still)
+        return Stage(tuple(name for name in layers if name in still), tuple(rates), new, augment)
 
     head = layers[-1:]
     return {
-        "linear_probe": (stage(len(layers) - 1, head),),
-        "finetune_top": (stage(num_frozen, head),),
-        "finetune_all": (stage(0, head),),
+        "linear_probe": (stage(layers[:-1], head),),
+        "finetune_top": (stage(tuple(frozen) or layers[:num_frozen], head),),
+        "finetune_all": (stage((), head),),
         # The second stage goes on with the classifier that the first has trained, at the rate of pretrained layers too: its
         # weights are no longer new.
         "lp_ft": (
-            stage(len(layers) - 1, head),
+            stage(layers[:-1], head),
             Stage((), tuple((name, below.get(name, pretrained_rate)) for name in layers), (), augment),
         ),
-        "from_scratch": (stage(0, layers),),
+        "from_scratch": (stage((), layers),),
     }[regime]

@@ -120,3 +120,25 @@ def test_similarity_reads_the_decision_of_the_test(pvalue, reject, kind):
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_layers_are_frozen_by_name_wherever_they_are():
+    layers = ("a", "b", "c", "d")
+    [stage] = stages_of("finetune_top", layers, frozen=("c", "a"), pretrained_rate=0.5)
+    assert stage.frozen == ("a", "c") and stage.trained == (("b", 0.5), ("d", 1.0)) and stage.reinitialised == ("d",)
+    for name in ("d", "e"):
+        with pytest.raises(ValueError, match=f"frozen names '{name}'; expected some of a, b, c"):
+            stages_of("finetune_top", layers, frozen=("a", name))
+
+
+def test_rates_fall_from_the_top_down():
+    layers = ("a", "b", "c", "d")
+    [stage] = stages_of("finetune_top", layers, num_frozen=1, pretrained_rate=0.5, layer_decay=0.1)
+    assert stage.trained == (("b", pytest.approx(0.05)), ("c", 0.5), ("d", 1.0))
+    _, second = stages_of("lp_ft", layers, pretrained_rate=0.5, layer_decay=0.1)
+    assert [rate for _, rate in second.trained] == pytest.approx([0.005, 0.05, 0.5, 0.5])
+    [scratch] = stages_of("from_scratch", layers, layer_decay=0.1)
+    assert {rate for _, rate in scratch.trained} == {1.0}
+    for decay in (0.0, 1.1, float("nan")):
+        with pytest.raises(ValueError, match="layer_decay"):
+            stages_of("finetune_all", layers, layer_decay=decay)
