@@ -27,7 +27,7 @@ config = Strategies(
     ),
     labels=(400, 2_000, 10_000),
     epochs=(10, 4, 2),
-    probe=Training(epochs=60, batch_size=64, learning_rates=(3e-3, 1e-3), patience=8, validation_fraction=0.1),
+    probe=Training(epochs=100, batch_size=64, learning_rates=(1e-3, 3e-4), patience=10, validation_fraction=0.1),
     finetune=FINE,
     scratch=FINE,
 )

@@ -54,7 +54,7 @@ def efficientnet_lite0(num_classes: int) -> Network:
             # The first of a group changes size and channels.
             block = InvertedResidual(channels, size, stride if i == 0 else 1, expansion, residual=i > 0)
             layers.append((f"block{len(layers) - 1}", block))
-    return from_layers([*layers, ("head", Head()), ("fc", dense(num_classes, relu=False))])
+    return from_layers([*layers, ("head", Head()), ("fc", dense(num_classes, relu=False, zero=True))])
 
 
 class Stem(nn.Module):

@@ -29,12 +29,17 @@ def mlp(num_classes: int, *, hidden: Sequence[int] = (128,)) -> Network:
     return from_layers([*layers, (f"fc{len(hidden) + 1}", dense(num_classes, relu=False))])
 
 
-def dense(units: int, *, relu: bool = True) -> Layer:
-    """Flatten, multiply, add, and (unless it is an output layer) ReLU; He's initialisation."""
+def dense(units: int, *, relu: bool = True, zero: bool = False) -> Layer:
+    """Flatten, multiply, add, and (unless it is an output layer) ReLU; He's initialisation, or zeros.
+
+    A new output layer on trained features should start at zero: what it starts with in directions that few rows of data
+    can't teach it stays there as noise.
+    """
 
     def init(key: Array, x: Array):
         shape = (math.prod(x.shape[1:]), units)
-        return {"kernel": he_normal(key, shape, x.dtype, gain=2.0 if relu else 1.0), "bias": jnp.zeros(units, x.dtype)}
+        kernel = jnp.zeros(shape, x.dtype) if zero else he_normal(key, shape, x.dtype, gain=2.0 if relu else 1.0)
+        return {"kernel": kernel, "bias": jnp.zeros(units, x.dtype)}
 
     def apply(params, x: Array) -> Array:
         y = x.reshape(x.shape[0], math.prod(x.shape[1:])) @ params["kernel"] + params["bias"][None]
