@@ -169,8 +169,7 @@ def depthwise_shifted(
 ) -> Float[Array, "batch rows columns c"]:
     """`convolve_depthwise` by kh·kw shifted slices, multiplied and added; it has a first derivative in reverse mode.
 
-    Its own derivative, as that of slices would add up kh·kw arrays as large as x, and sum each product over all
-    positions channel by channel.
+    The derivative is its own: that of slices would add up kh·kw arrays as large as x, and sum products channel by channel.
     """
     x, kernel = _one_dtype(x, kernel)
     padded, size = _padded(x, kernel.shape[:2], stride, padding)
@@ -191,16 +190,15 @@ def _depthwise_forward(padded: Array, kernel: Array, size: tuple[int, int], stri
 def _depthwise_backward(size: tuple[int, int], stride: int, saved: tuple[Array, Array], g: Array):
     padded, kernel = saved
     kh, kw, c = kernel.shape
-    fixed, ones = lax.optimization_barrier(padded), jnp.ones((1, len(g) * size[1]), g.dtype)
+    fixed = lax.optimization_barrier(padded)
+    reach = [stride * (n - 1) + 1 for n in size]
 
-    def of_weight(u: int, v: int) -> Array:
-        window = _window(fixed, u, v, size, stride)
-        # Written out over the rows, and then a matrix product: XLA's own sum over the leading axes goes through memory
-        # channel by channel.
-        rows = sum(window[:, i] * g[:, i] for i in range(size[0]))
-        return (ones @ rows.reshape(-1, c))[0]
+    def of_weight(tap: Array) -> Array:
+        window = lax.dynamic_slice(fixed, (0, tap // kw, tap % kw, 0), (len(g), *reach, c))
+        return g.size // c * channel_means(_window(window, 0, 0, size, stride) * g)
 
-    weights = jnp.stack([of_weight(u, v) for u, v in _taps(kernel)]).reshape(kernel.shape)
+    # In a loop: written out, the taps of a whole network would take longer to compile than many an epoch.
+    weights = lax.map(of_weight, jnp.arange(kh * kw)).reshape(kernel.shape)
     height, width = padded.shape[1:3]
     # The gradient with stride - 1 zeros between its entries, and so many around that its windows cover the inputs.
     edges = [(k - 1, n - 1 - stride * (m - 1), stride - 1) for k, n, m in zip((kh, kw), (height, width), size)]
