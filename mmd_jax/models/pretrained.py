@@ -28,8 +28,9 @@ class Loaded(NamedTuple):
     left_over: tuple[str, ...]
 
 
-# (foreign name, tensor) -> (path of the leaf that it is for, tensor in the leaf's layout); none: not known to it.
-Translate = Callable[[str, np.ndarray], tuple[str, np.ndarray] | None]
+# Of another implementation's tensors: {foreign name: (path of the leaf that it is for, tensor in the leaf's layout)}, for
+# those that it knows.
+Translate = Callable[[Mapping[str, np.ndarray]], Mapping[str, tuple[str, np.ndarray]]]
 
 
 def from_arrays(
@@ -68,9 +69,9 @@ def from_arrays(
     for layer in fresh:
         if not any(layer_of(path.partition("/")[2], (layer,)) for path in own):
             raise ValueError(f"fresh names {layer!r}, which owns no leaf; the leaves are {', '.join(leaves)}")
-    known = {name: translate(name, np.asarray(tensor)) for name, tensor in arrays.items()} if translate else {}
-    paths = {name: found[0] if (found := known.get(name)) else name for name in arrays}
-    laid_out = {name: found[1] if (found := known.get(name)) else tensor for name, tensor in arrays.items()}
+    known = translate({name: np.asarray(tensor) for name, tensor in arrays.items()}) if translate else {}
+    paths = {name: known[name][0] if name in known else name for name in arrays}
+    laid_out = {name: known[name][1] if name in known else tensor for name, tensor in arrays.items()}
     names = _foreign_names(leaves, paths)
     if missing := [path for path in leaves if path not in names and path not in own]:
         raise ValueError(

@@ -7,6 +7,7 @@ import pytest
 from jax import lax
 
 from mmd_jax.models import convolution
+from mmd_jax.models.channelwise import depthwise_builtin, depthwise_shifted, scale_and_shift
 from mmd_jax.models.convolution import (
     MIN_CHANNELS,
     MIN_MULTIPLICATIONS,
@@ -14,11 +15,8 @@ from mmd_jax.models.convolution import (
     convolve_builtin,
     convolve_sliced,
     convolve_winograd,
-    depthwise_builtin,
-    depthwise_shifted,
-    max_pool,
-    scale_and_shift,
 )
+from mmd_jax.models.pooling import max_pool
 
 SHAPES = [
     ((2, 8, 8, 1), (3, 3, 1, 4)),
