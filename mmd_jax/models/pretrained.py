@@ -1,6 +1,6 @@
 """Tensors under foreign names → variables, with what matched, what was missing and what was left over."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -56,7 +56,7 @@ def from_arrays(
       the variables and the report.
 
     Raises:
-      ValueError: leaves outside `fresh` without a tensor (all are listed), a shape that differs (both are named), two
+      ValueError: leaves outside `fresh` without a tensor (they are listed), a shape that differs (both are named), two
         tensors for one leaf, a tensor that is not of real numbers or not finite, a fresh layer that owns no leaf.
 
     >>> variables = {"params": {"fc": {"kernel": jnp.zeros((2, 1))}}}
@@ -75,7 +75,7 @@ def from_arrays(
     names = _foreign_names(leaves, paths)
     if missing := [path for path in leaves if path not in names and path not in own]:
         raise ValueError(
-            f"no tensor for {', '.join(missing)}; the tensors are {', '.join(arrays) or 'none'}. "
+            f"no tensor for {_listed(missing)}; the tensors are {_listed(list(arrays)) or 'none'}. "
             "A layer that shall keep its own values must be named in `fresh`"
         )
     values = {
@@ -88,6 +88,10 @@ def from_arrays(
         tuple(path for path in leaves if path in own),
         tuple(name for name in arrays if name not in used),
     )
+
+
+def _listed(names: Sequence[str], most: int = 12) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _foreign_names(leaves: Collection[str], translated: Mapping[str, str]) -> dict[str, str]:

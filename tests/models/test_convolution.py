@@ -109,10 +109,11 @@ def test_scale_and_shift_has_the_gradient_of_the_plain_sum(key):
     def plain(x, scale, shift):
         return x * scale[None, None, None] + shift[None, None, None]
 
-    for a, b in zip(
-        *(jax.grad(lambda *a: jnp.sum(f(*a) ** 3), (0, 1, 2))(x, scale, shift) for f in (plain, scale_and_shift))
-    ):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+    def gradient(function):
+        return jax.grad(lambda *arrays: jnp.sum(function(*arrays) ** 3), (0, 1, 2))(x, scale, shift)
+
+    for ours, expected in zip(gradient(scale_and_shift), gradient(plain)):
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_winograd_rounds_little_more_than_a_sum_of_products(key):
