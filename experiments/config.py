@@ -56,7 +56,7 @@ class Model:
     """The network, and where its weights come from."""
 
     name: str = "cnn8"
-    """cnn8 | mlp | efficientnet_lite0; ignored where `factory` is given"""
+    """cnn8 | mlp | efficientnet_lite0 | vgg16 | vgg19 | inception_v3 | mobilenet | mobilenet_v2 | resnet50, unless `factory`"""
     width: int = 16
     """cnn8: channels of the first convolution."""
     hidden: tuple[int, ...] = (128,)
@@ -66,7 +66,7 @@ class Model:
     layers: tuple[str, ...] = ()
     """Names (path prefixes of the parameters) of your network's layers, in order; empty: as they are called."""
     weights: str = ""
-    """Restore these weights instead of pretraining: .npz, .safetensors, .pth, an Orbax folder; or imagenet."""
+    """Restore these weights instead of pretraining: .npz, .safetensors, .pth, .h5, .keras, an Orbax folder; or imagenet."""
     mean: tuple[float, ...] = ()
     """Preprocessing: pixels / 255, minus this mean a channel (empty: 0, or the published network's own), …"""
     std: tuple[float, ...] = ()

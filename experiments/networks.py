@@ -14,41 +14,19 @@ from jax import Array
 from experiments import checkpoints, weights
 from experiments import config as configs
 from experiments.config import Model
-from mmd_jax.models import efficientnet_lite
+from experiments.published import PUBLISHED
 from mmd_jax.models.cnn8 import cnn8
 from mmd_jax.models.layered import Network, preprocessed
 from mmd_jax.models.leaves import layer_of, named_leaves
 from mmd_jax.models.mlp import mlp
-from mmd_jax.models.pretrained import Translate, from_arrays
+from mmd_jax.models.pretrained import Loaded, Translate, from_arrays
 from mmd_jax.types import Variables
 
-NAMES = ("cnn8", "mlp", "efficientnet_lite0")
+NAMES = ("cnn8", "mlp", *PUBLISHED)
 # The name of the test on the preprocessed rows, beside those on the layers.
 INPUTS = "inputs"
 # Of PyTorch's batch normalisation: a count that nothing is computed from.
 UNUSED = "num_batches_tracked"
-
-
-class Published(NamedTuple):
-    """What is known of a network whose weights are published.
-
-    Attributes:
-      build: num_classes -> the network.
-      mean, std: of its preprocessing, as `Model.mean` and `Model.std`: (pixels / 255 − mean) / std, on images in colour.
-      translate: from the names and layouts of the published weights.
-    """
-
-    build: Callable[[int], Network]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    translate: Translate
-
-
-PUBLISHED = {
-    "efficientnet_lite0": Published(
-        efficientnet_lite.efficientnet_lite0, (127 / 255,), (128 / 255,), efficientnet_lite.from_torch
-    ),
-}
 
 
 class LoadedModel(NamedTuple):
@@ -68,10 +46,13 @@ class LoadedModel(NamedTuple):
 def preprocessing(model: Model, *, image: bool) -> Callable[[Array], Array]:
     """The fixed map from raw rows to the network's inputs: (x / 255 − mean) / std for images, (x − mean) / std for rows.
 
-    A published network's own mean and std are used for images where the config has neither; grey images get three channels.
+    Where the config has neither mean nor std, images get those of a published network, and its order of colours. A grey image
+    becomes one in colour for it.
     """
     published = None if model.factory else PUBLISHED.get(model.name)
-    if published and image and not model.mean and not model.std:
+    own = published is not None and image and not model.mean and not model.std
+    bgr = own and published.bgr
+    if own:
         model = replace(model, mean=published.mean, std=published.std)
     with np.errstate(over="ignore"):  # what float32 can't hold becomes infinite, and is refused as such
         mean, std = np.asarray(model.mean or 0.0, np.float32), np.asarray(model.std or 1.0, np.float32)
@@ -85,6 +66,7 @@ def preprocessing(model: Model, *, image: bool) -> Callable[[Array], Array]:
         x = jnp.asarray(x, jnp.float32)
         if published and x.ndim == 4 and x.shape[3] == 1:
             x = jnp.repeat(x, 3, axis=3)
+        x = x[..., ::-1] if bgr else x
         for name, value in (("mean", mean), ("std", std)):
             if value.ndim and value.shape[0] not in (1, x.shape[-1]):
                 raise ValueError(
@@ -101,7 +83,7 @@ def build(model: Model, num_classes: int, example: np.ndarray) -> Network:
     preprocess = preprocessing(model, image=example.dtype == np.uint8)
     inputs = jax.eval_shape(preprocess, example)
     if model.factory:
-        network = weights.as_network(weights.load_factory(model.factory)(num_classes), inputs, layers=model.layers)
+        network = weights.make_network(model.factory, num_classes, inputs, layers=model.layers)
     elif model.name == "cnn8":
         network = cnn8(num_classes, width=model.width)
     elif model.name == "mlp":
@@ -126,7 +108,7 @@ def build(model: Model, num_classes: int, example: np.ndarray) -> Network:
 
 def restore(
     model: Model, network: Network, example: np.ndarray, *, with_head: bool, data_dir: str | Path = "data"
-) -> Variables:
+) -> Loaded:
     """The variables of `network` from the weights that the config names.
 
     Args:
@@ -136,35 +118,44 @@ def restore(
       with_head: whether the last layer is wanted too; else it is fresh, and whatever the file has for it is left out.
       data_dir: where `experiments.download` put its files.
 
-    Tensors of the file that belong to no layer are named on stderr.
+    Returns:
+      the variables, with what became of every tensor. Tensors that belong to no layer are named on stderr.
 
     Raises:
       ValueError: the file can't be read, lacks a tensor, or has one that does not fit; where only the last layer does not,
         the message says how many outputs it has.
     """
-    path = weights.imagenet(model.name, data_dir) if model.weights == "imagenet" else Path(model.weights)
     published = None if model.factory else PUBLISHED.get(model.name)
-    arrays = weights.load_weights(path, read_folder=lambda path: checkpoints.load_arrays(path)[0])
+    if model.weights == "imagenet":
+        arrays = weights.imagenet(model.factory or model.name, data_dir)
+    else:
+        arrays = weights.load_weights(Path(model.weights), read_folder=lambda path: checkpoints.load_arrays(path)[0])
+    translate = published and published.translate
     template = jax.jit(network.init)(jax.random.key(0), jnp.asarray(example[:1]))
     head = network.layers[-1]
     try:
-        loaded = from_arrays(
-            arrays, template, fresh=() if with_head else (head,), translate=published and published.translate
-        )
+        loaded = from_arrays(arrays, template, fresh=() if with_head else (head,), translate=translate)
     except ValueError:
         if with_head:
-            _check_head(model, arrays, template, head)
+            _check_head(model, arrays, template, head, translate)
         raise
-    spare = [name for name in loaded.left_over if not _is_of(name, head, template) and not name.endswith(UNUSED)]
+    of_head = {name for name in arrays if _is_of(name, head, template)}
+    if translate:
+        of_head |= {name for name, (path, _) in translate(arrays).items() if _is_of(path, head, template)}
+    spare = [name for name in loaded.left_over if name not in of_head and not name.endswith(UNUSED)]
     if spare:
         names = ", ".join(spare[:8]) + (f" and {len(spare) - 8} more" if len(spare) > 8 else "")
         print(f"warning: {model.weights} has tensors that the network has no place for: {names}", file=sys.stderr)
-    return loaded.variables
+    return loaded
 
 
-def _check_head(model: Model, arrays: weights.Arrays, template: Variables, head: str) -> None:
+def _check_head(
+    model: Model, arrays: weights.Arrays, template: Variables, head: str, translate: Translate | None
+) -> None:
     """Explains weights of which nothing but the last layer fails to fit: they are of a network for other classes."""
-    from_arrays(arrays, template, fresh=(head,))  # where that fails too, its own error says why
+    from_arrays(arrays, template, fresh=(head,), translate=translate)  # where that fails too, its own error says why
+    if translate:
+        arrays = dict(translate(arrays).values())
     wanted, found = (
         {np.shape(array)[-1] for name, array in tensors.items() if _is_of(name, head, template) and np.ndim(array)}
         for tensors in (named_leaves(template), arrays)

@@ -52,6 +52,20 @@ class Loaded(NamedTuple):
     note: str
 
 
+class Tensors(NamedTuple):
+    """What became of the tensors of a weight file.
+
+    Attributes:
+      matched: (path of a leaf, name of its tensor).
+      fresh: paths of leaves that have no tensor and keep their own value: those of a last layer for other classes.
+      left_over: names of tensors that are not used.
+    """
+
+    matched: tuple[tuple[str, str], ...]
+    fresh: tuple[str, ...]
+    left_over: tuple[str, ...]
+
+
 class Networks(NamedTuple):
     """The network twice, with a last layer for the source's classes and with one for the target's.
 
@@ -59,11 +73,13 @@ class Networks(NamedTuple):
       source: as it was (or will be) trained on the source; the target's where there is no source.
       target: as it will be fine-tuned.
       restored: the weights that the config names, for `source`; none where the network is pretrained here.
+      tensors: what became of each of their tensors.
     """
 
     source: Network
     target: Network
     restored: Variables | None
+    tensors: Tensors | None = None
 
 
 class Keys(NamedTuple):
@@ -161,11 +177,11 @@ def build(config: Config, data: Loaded) -> Networks:
     for training, rows in ((config.pretrain, data.source), (config.train, data.target)):
         if rows is not None:
             split(rows, training, config.seed)
-    restored = None
-    if config.model.weights:
-        known = data.source is not None
-        restored = networks.restore(config.model, source, example, with_head=known, data_dir=config.data_dir)
-    return Networks(source, target, restored)
+    if not config.model.weights:
+        return Networks(source, target, None)
+    known = data.source is not None
+    loaded = networks.restore(config.model, source, example, with_head=known, data_dir=config.data_dir)
+    return Networks(source, target, loaded.variables, Tensors(loaded.matched, loaded.missing, loaded.left_over))
 
 
 def open_workdir(config: Config, directory: Path) -> None:
@@ -182,6 +198,17 @@ def save_splits(directory: Path, data: Loaded) -> None:
         for part, rows in (("train", rows_of.train_rows), ("test", rows_of.test_rows))
     }
     workdir.write_npz(directory / "splits.npz", arrays)
+
+
+def save_tensors(config: Config, directory: Path, nets: Networks) -> None:
+    """Keeps what became of every tensor of the weights that the config names, in tensors.json; says how many on stdout."""
+    if nets.tensors is None:
+        return
+    matched, fresh, left_over = nets.tensors
+    workdir.write_json(directory / "tensors.json", nets.tensors._asdict())
+    print(
+        f"Weights {config.model.weights}: {len(matched)} tensors matched, {len(fresh)} leaves fresh, {len(left_over)} left over"
+    )
 
 
 def split(data: sources.Dataset, training: Training, seed: int) -> tuple[Rows, Rows]:

@@ -59,6 +59,7 @@ def run(study: Strategies, directory: Path, command: str = "") -> None:
         grid += [cell_of(study, labels, way, plan, content) for way, plan in plans.items()]
         header = header or about(study, data, nets, command)
     workdir.open_workdir(directory, study, ignore=NOT_THE_STUDY)
+    phases.save_tensors(study.run, directory, nets)
 
     def run_one(cell: Cell) -> Mapping[str, Any]:
         data, nets, _ = setting(cell.settings["labels"])

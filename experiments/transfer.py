@@ -45,6 +45,7 @@ def compute(config: Config, directory: Path, command: str = "") -> None:
         networks = phases.build(config, data)
     phases.open_workdir(config, directory)
     phases.save_splits(directory, data)
+    phases.save_tensors(config, directory, networks)
     keys = phases.make_keys(config.seed)
 
     with clock("pretrain"):

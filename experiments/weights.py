@@ -1,6 +1,7 @@
 """Weight files → {foreign name: array}, and the user's own code → a network. Files are data: nothing in them is run."""
 
 import importlib
+import inspect
 import os
 import sys
 import zipfile
@@ -12,22 +13,23 @@ import flax.linen as nn
 import jax
 import numpy as np
 import safetensors.numpy
+from flax import nnx
 
+from experiments.keras_file import applications, read_keras
+from experiments.published import PUBLISHED
 from experiments.torch_file import read_torch
 from mmd_jax.models.layered import Network
+from mmd_jax.models.nnx import from_nnx
 from mmd_jax.models.whole import from_functions, from_linen
 
 Arrays = dict[str, np.ndarray]
-
-# Published networks whose weights are a package of `experiments.download`: their files.
-IMAGENET = {"efficientnet_lite0": "*.pth"}
 
 
 def load_weights(path: str | Path, *, read_folder: Callable[[Path], Mapping[str, Any]] | None = None) -> Arrays:
     """The tensors of a weight file, by the names they have there.
 
     Args:
-      path: .npz, .safetensors, .pth (or .pt), or a folder.
+      path: .npz, .safetensors, .pth (or .pt), .h5, .keras, or a folder.
       read_folder: reads a folder (an Orbax checkpoint) as {name: array}; none: a folder is an error.
 
     Raises:
@@ -48,33 +50,37 @@ def load_weights(path: str | Path, *, read_folder: Callable[[Path], Mapping[str,
         arrays = _read_safetensors(path)
     elif path.suffix in (".pth", ".pt"):
         arrays = read_torch(path)
+    elif path.suffix in (".h5", ".hdf5", ".keras"):
+        arrays = read_keras(path)
     else:
         raise ValueError(
-            f"weights at {path}: expected .npz, .safetensors, .pth or an Orbax folder, got {path.suffix or 'none'!r}"
+            f"weights at {path}: expected .npz, .safetensors, .pth, .h5, .keras or an Orbax folder, got {path.suffix or 'none'!r}"
         )
     if not arrays:
         raise ValueError(f"weights at {path}: there is no tensor in it")
     return arrays
 
 
-def imagenet(name: str, data_dir: str | Path) -> Path:
-    """The file of a published network's ImageNet weights.
+def imagenet(name: str, data_dir: str | Path) -> Arrays:
+    """The ImageNet weights of a published network, by the names they were published under.
 
     Raises:
-      FileNotFoundError: it was not downloaded.
-      ValueError: none are known for this network.
+      FileNotFoundError: they were not downloaded.
+      ValueError: none are known for this network, or they can't be fetched or read.
     """
-    if name not in IMAGENET:
+    if name not in PUBLISHED:
         raise ValueError(
-            f"model.weights = 'imagenet', but none are known for {name!r}; there are {', '.join(IMAGENET)}"
+            f"model.weights = 'imagenet', but none are known for {name!r}; there are {', '.join(PUBLISHED)}"
         )
+    if PUBLISHED[name].keras:
+        return applications(PUBLISHED[name].keras)
     folder = Path(data_dir).expanduser() / "raw" / name
-    path = next(iter(sorted(folder.glob(IMAGENET[name]))), None)
+    path = next(iter(sorted(folder.glob(PUBLISHED[name].files))), None)
     if path is None:
         raise FileNotFoundError(
             f"no ImageNet weights of {name} in {folder}: python -m experiments.download --data-dir {data_dir} {name}"
         )
-    return path
+    return load_weights(path)
 
 
 def load_factory(name: str) -> Callable[..., Any]:
@@ -107,11 +113,29 @@ def load_factory(name: str) -> Callable[..., Any]:
     return function
 
 
+def make_network(
+    name: str, num_classes: int, example: jax.Array | jax.ShapeDtypeStruct, *, layers: Sequence[str] = ()
+) -> Network:
+    """The network of the user's own function "package.module:function".
+
+    It is called as function(num_classes), or function(num_classes, rngs=…) where it takes rngs: then it makes an nnx
+    module, anew for each initialisation.
+
+    Raises:
+      ValueError: as `load_factory` and `as_network`.
+    """
+    function = load_factory(name)
+    if "rngs" in inspect.signature(function).parameters:
+        return from_nnx(lambda rngs: function(num_classes, rngs=rngs), example, layers=layers)
+    return as_network(function(num_classes), example, layers=layers)
+
+
 def as_network(made: Any, example: jax.Array | jax.ShapeDtypeStruct, *, layers: Sequence[str] = ()) -> Network:
     """What a factory made, as a Network.
 
     Args:
-      made: a Network, a linen module, or (init, apply, layers): init(key, x) -> {"params": …} and apply(variables, x).
+      made: a Network, a linen module, an nnx module (whose weights are then those of every initialisation), or
+        (init, apply, layers): init(key, x) -> {"params": …} and apply(variables, x).
         An `apply` that is a linen module's own is known as such: features and modes are then as from the module.
       example: a batch of inputs, as the network takes them, or its shape and dtype.
       layers: path prefixes of the parameters, in order; none: as given or, for linen, as called.
@@ -129,6 +153,8 @@ def as_network(made: Any, example: jax.Array | jax.ShapeDtypeStruct, *, layers: 
         return made
     if isinstance(made, nn.Module):
         return from_linen(made, example, layers=layers)
+    if isinstance(made, nnx.Module):
+        return from_nnx(lambda rngs: made, example, layers=layers)
     if isinstance(made, tuple) and len(made) == 3 and callable(made[0]) and callable(made[1]):
         init, apply, names = made[0], made[1], tuple(layers) or tuple(made[2])
         module = getattr(apply, "__self__", None)
@@ -138,7 +164,7 @@ def as_network(made: Any, example: jax.Array | jax.ShapeDtypeStruct, *, layers: 
         # An `init` of the user's own may read trained weights, say.
         return network if getattr(init, "__self__", None) == module else network._replace(init=init)
     raise ValueError(
-        f"the factory returned {type(made).__name__}, expected a Network, a flax.linen Module, or a tuple "
+        f"the factory returned {type(made).__name__}, expected a Network, a flax.linen or flax.nnx Module, or a tuple "
         "(init, apply, layers)"
     )
 

@@ -4,7 +4,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array, lax
 
-from mmd_jax.models.convolution import Padding, channel_means, convolve, convolve_depthwise, scale_and_shift
+from mmd_jax.models.channelwise import channel_means, convolve_depthwise, scale_and_shift
+from mmd_jax.models.convolution import Padding, convolve
 from mmd_jax.models.mlp import he_normal
 
 
@@ -73,14 +74,29 @@ class Norm(nn.Module):
         return scale_and_shift(x, factor, bias - mean * factor).astype(x.dtype)
 
 
+class InvertedResidual(nn.Module):
+    """Expand, convolve each channel, project; added to its input where that has the same shape."""
+
+    channels: int
+    size: int
+    stride: int
+    expansion: int
+    residual: bool
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        y = x
+        if self.expansion > 1:
+            y = relu6(Norm(name="expand_bn")(Conv(self.expansion * x.shape[3], name="expand")(y)))
+        y = DepthwiseConv((self.size, self.size), self.stride, name="depthwise")(y)
+        y = relu6(Norm(name="depthwise_bn")(y))
+        y = Norm(name="project_bn")(Conv(self.channels, name="project")(y))
+        return x + y if self.residual else y
+
+
 def relu6(x: Array) -> Array:
     """min(max(x, 0), 6)."""
     return jnp.clip(x, 0, 6)
-
-
-def global_mean(x: Array) -> Array:
-    """[batch, height, width, c] → [batch, c]."""
-    return x.mean((1, 2))
 
 
 def check_side(name: str, x: Array, side: int) -> None:

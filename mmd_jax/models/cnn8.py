@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from mmd_jax.models.convolution import convolve, max_pool
+from mmd_jax.models.convolution import convolve
 from mmd_jax.models.layered import Layer, Network, from_layers
 from mmd_jax.models.mlp import dense, he_normal
+from mmd_jax.models.pooling import max_pool
 
 # Channels as multiples of the width, in about the proportions of AlexNet (96, 256, 384, 384, 256).
 CHANNELS = (1, 2, 3, 3, 2)

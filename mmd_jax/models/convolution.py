@@ -1,4 +1,4 @@
-"""Convolution and pooling, in the form that is fast where they run. The backend is asked here and nowhere else.
+"""Convolution, in the form that is fast where they run. The backend is asked here and nowhere else.
 
 On XLA's CPU backend a convolution inside a scanned or while loop is 9 to 23 times slower than outside it; as matrix
 products it is not. Those of Winograd's form take 4/9 of the multiplications of one product of shifted slices, and move less
@@ -6,7 +6,6 @@ than half of the data. On GPU and TPU the built-in convolution is the right one.
 """
 
 import math
-from functools import partial
 from typing import Literal
 
 import jax
@@ -48,14 +47,19 @@ def convolve(
            [4., 6., 4.]], dtype=float32)
     """
     # Not lax.platform_dependent: under grad its branches carry each other's residuals, so a GPU would get the columns.
-    if jax.default_backend() != "cpu":
+    if prefers_builtin():
         return convolve_builtin(x, kernel, stride=stride, padding=padding)
-    x, kernel = _one_dtype(x, kernel)
+    x, kernel = one_dtype(x, kernel)
     large = kernel.shape[2] >= MIN_CHANNELS and math.prod(x.shape[:3]) * kernel.size >= MIN_MULTIPLICATIONS
     # Its sums and differences of inputs would cost a dtype of 8 bits of precision one or two of them.
     if (kernel.shape[:2], stride, padding) == ((3, 3), 1, "SAME") and large and x.dtype.itemsize >= 4:
         return convolve_winograd(x, kernel)
     return convolve_sliced(x, kernel, stride=stride, padding=padding)
+
+
+def prefers_builtin() -> bool:
+    """Whether the backend that is compiled for runs XLA's own convolutions and sums well. The one place that asks."""
+    return jax.default_backend() != "cpu"
 
 
 def convolve_builtin(
@@ -66,7 +70,7 @@ def convolve_builtin(
     padding: Padding = "SAME",
 ) -> Float[Array, "batch rows columns d"]:
     """`convolve` by `lax.conv_general_dilated`."""
-    x, kernel = _one_dtype(x, kernel)
+    x, kernel = one_dtype(x, kernel)
     return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
@@ -78,9 +82,9 @@ def convolve_sliced(
     padding: Padding = "SAME",
 ) -> Float[Array, "batch rows columns d"]:
     """`convolve` by kh·kw shifted slices, concatenated, and one matrix product."""
-    x, kernel = _one_dtype(x, kernel)
+    x, kernel = one_dtype(x, kernel)
     kh, kw, c, d = kernel.shape
-    padded, (rows, width) = _padded(x, (kh, kw), stride, padding)
+    padded, (rows, width) = with_padding(x, (kh, kw), stride, padding)
     # First beside each other, then below: for few channels, half the time of one concatenation of all.
     beside = [_strided(padded, 2, j, width, stride) for j in range(kw)]
     joined = jnp.concatenate(beside, axis=-1) if kw > 1 else beside[0]
@@ -104,7 +108,7 @@ def convolve_winograd(
 
     Lavin, Gray, "Fast algorithms for convolutional neural networks", CVPR 2016.
     """
-    x, kernel = _one_dtype(x, kernel)
+    x, kernel = one_dtype(x, kernel)
     if kernel.shape[:2] != (3, 3):
         raise ValueError(f"the kernel has shape {kernel.shape}; Winograd's form is for 3 × 3: use convolve_sliced")
     batch, height, width, c = x.shape
@@ -125,161 +129,12 @@ def convolve_winograd(
     return y.reshape(batch, 2 * rows, 2 * columns, d)[:, :height, :width]
 
 
-def convolve_depthwise(
-    x: Float[Array, "batch height width c"],
-    kernel: Float[Array, "kh kw c"],
-    *,
-    stride: int = 1,
-    padding: Padding = "SAME",
-) -> Float[Array, "batch rows columns c"]:
-    """Convolution of each channel with a kernel of its own, in the form that suits the backend it is compiled for.
-
-    y[b, i, j, c] = sum over u, v of p[b, s i + u, s j + v, c] kernel[u, v, c]; stride s and padding as in `convolve`.
-
-    >>> convolve_depthwise(jnp.ones((1, 2, 2, 2)), jnp.array([[[1.0, 2.0]]]))[0, 0]
-    Array([[1., 2.],
-           [1., 2.]], dtype=float32)
-    """
-    if jax.default_backend() != "cpu":
-        return depthwise_builtin(x, kernel, stride=stride, padding=padding)
-    return depthwise_shifted(x, kernel, stride=stride, padding=padding)
-
-
-def depthwise_builtin(
-    x: Float[Array, "batch height width c"],
-    kernel: Float[Array, "kh kw c"],
-    *,
-    stride: int = 1,
-    padding: Padding = "SAME",
-) -> Float[Array, "batch rows columns c"]:
-    """`convolve_depthwise` by `lax.conv_general_dilated`."""
-    x, kernel = _one_dtype(x, kernel)
-    numbers, groups = ("NHWC", "HWIO", "NHWC"), x.shape[3]
-    return lax.conv_general_dilated(
-        x, kernel[:, :, None], (stride, stride), padding, dimension_numbers=numbers, feature_group_count=groups
-    )
-
-
-def depthwise_shifted(
-    x: Float[Array, "batch height width c"],
-    kernel: Float[Array, "kh kw c"],
-    *,
-    stride: int = 1,
-    padding: Padding = "SAME",
-) -> Float[Array, "batch rows columns c"]:
-    """`convolve_depthwise` by kh·kw shifted slices, multiplied and added; it has a first derivative in reverse mode.
-
-    Its own derivative, as that of slices would add up kh·kw arrays as large as x, and sum each product over all
-    positions channel by channel.
-    """
-    x, kernel = _one_dtype(x, kernel)
-    padded, size = _padded(x, kernel.shape[:2], stride, padding)
-    return _depthwise(padded, kernel, size, stride)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _depthwise(padded: Array, kernel: Array, size: tuple[int, int], stride: int) -> Array:
-    # Behind a barrier, or the loop over the outputs would ask of every input whether it is padding.
-    padded = lax.optimization_barrier(padded)
-    return sum(_window(padded, u, v, size, stride) * kernel[None, None, None, u, v] for u, v in _taps(kernel))  # type: ignore
-
-
-def _depthwise_forward(padded: Array, kernel: Array, size: tuple[int, int], stride: int):
-    return _depthwise(padded, kernel, size, stride), (padded, kernel)
-
-
-def _depthwise_backward(size: tuple[int, int], stride: int, saved: tuple[Array, Array], g: Array):
-    padded, kernel = saved
-    kh, kw, c = kernel.shape
-    fixed, ones = lax.optimization_barrier(padded), jnp.ones((1, len(g) * size[1]), g.dtype)
-
-    def of_weight(u: int, v: int) -> Array:
-        window = _window(fixed, u, v, size, stride)
-        # Written out over the rows, and then a matrix product: XLA's own sum over the leading axes goes through memory
-        # channel by channel.
-        rows = sum(window[:, i] * g[:, i] for i in range(size[0]))
-        return (ones @ rows.reshape(-1, c))[0]
-
-    weights = jnp.stack([of_weight(u, v) for u, v in _taps(kernel)]).reshape(kernel.shape)
-    height, width = padded.shape[1:3]
-    # The gradient with stride - 1 zeros between its entries, and so many around that its windows cover the inputs.
-    edges = [(k - 1, n - 1 - stride * (m - 1), stride - 1) for k, n, m in zip((kh, kw), (height, width), size)]
-    spread = lax.optimization_barrier(lax.pad(g, jnp.zeros((), g.dtype), [(0, 0, 0), *edges, (0, 0, 0)]))
-    flipped = kernel[::-1, ::-1]
-    inputs = sum(_window(spread, u, v, (height, width), 1) * flipped[None, None, None, u, v] for u, v in _taps(kernel))
-    return inputs, weights
-
-
-_depthwise.defvjp(_depthwise_forward, _depthwise_backward)
-
-
-def channel_means(x: Float[Array, "... c"]) -> Float[Array, " c"]:
-    """The mean of each channel over all other axes, in the form that suits the backend it is compiled for.
-
-    >>> channel_means(jnp.array([[1.0, 2.0], [3.0, 6.0]]))
-    Array([2., 4.], dtype=float32)
-    """
-    rows = x.reshape(-1, x.shape[-1])
-    if jax.default_backend() != "cpu":
-        return rows.mean(0)
-    # A matrix product: XLA's own sum over rows goes through memory channel by channel.
-    return (jnp.full((1, len(rows)), 1 / len(rows), x.dtype) @ rows)[0]
-
-
-def scale_and_shift(
-    x: Float[Array, "... c"], scale: Float[Array, " c"], shift: Float[Array, " c"]
-) -> Float[Array, "... c"]:
-    """x · scale + shift for each channel; it has a first derivative in reverse mode, in the form that suits the backend.
-
-    >>> scale_and_shift(jnp.ones((1, 2)), jnp.array([2.0, 3.0]), jnp.array([0.0, 1.0]))
-    Array([[2., 4.]], dtype=float32)
-    """
-    return _affine(x, scale, shift)
-
-
-def _affine_plain(x: Array, scale: Array, shift: Array) -> Array:
-    return x * lax.broadcast_to_rank(scale, x.ndim) + lax.broadcast_to_rank(shift, x.ndim)
-
-
-_affine = jax.custom_vjp(_affine_plain)
-
-
-def _affine_forward(x: Array, scale: Array, shift: Array):
-    return _affine_plain(x, scale, shift), (x, scale)
-
-
-def _affine_backward(saved: tuple[Array, Array], g: Array):
-    x, scale = saved
-    count = g.size // g.shape[-1]
-    sums = (count * channel_means(g * x), count * channel_means(g))
-    return (g * lax.broadcast_to_rank(scale, g.ndim), *(value.astype(scale.dtype) for value in sums))
-
-
-_affine.defvjp(_affine_forward, _affine_backward)
-
-
-def max_pool(x: Float[Array, "batch height width c"]) -> Float[Array, "batch height//2 width//2 c"]:
-    """The largest of each 2 × 2 block; an odd last row or column is dropped.
-
-    By maxima of slices, which is faster on CPU than `lax.reduce_window` and its gradient.
-
-    >>> max_pool(jnp.arange(16.0).reshape(1, 4, 4, 1))[0, :, :, 0]
-    Array([[ 5.,  7.],
-           [13., 15.]], dtype=float32)
-    """
-    batch, height, width, c = x.shape
-    height, width = height // 2, width // 2
-    blocks = x[:, : 2 * height, : 2 * width].reshape(batch, height, 2, width, 2, c)
-    rows = jnp.maximum(blocks[:, :, 0], blocks[:, :, 1])
-    return jnp.maximum(rows[:, :, :, 0], rows[:, :, :, 1])
-
-
-def _one_dtype(x: Array, kernel: Array) -> tuple[Array, Array]:
+def one_dtype(x: Array, kernel: Array) -> tuple[Array, Array]:
     dtype = jnp.promote_types(x.dtype, kernel.dtype)
     return x.astype(dtype), kernel.astype(dtype)
 
 
-def _padded(x: Array, window: tuple[int, ...], stride: int, padding: Padding) -> tuple[Array, tuple[int, int]]:
+def with_padding(x: Array, window: tuple[int, ...], stride: int, padding: Padding) -> tuple[Array, tuple[int, int]]:
     """(x with its padding, (rows, columns) of the outputs)."""
     sizes = x.shape[1:3]
     if padding == "VALID":
@@ -297,12 +152,8 @@ def _strided(x: Array, axis: int, first: int, count: int, stride: int) -> Array:
     return lax.slice_in_dim(x, first, first + stride * (count - 1) + 1, stride, axis)
 
 
-def _window(x: Array, u: int, v: int, size: tuple[int, int], stride: int) -> Array:
+def window_of(x: Array, u: int, v: int, size: tuple[int, int], stride: int) -> Array:
     return _strided(_strided(x, 1, u, size[0], stride), 2, v, size[1], stride)
-
-
-def _taps(kernel: Array) -> list[tuple[int, int]]:
-    return [(u, v) for u in range(kernel.shape[0]) for v in range(kernel.shape[1])]
 
 
 def _transform_inputs(x: Array, axis: int) -> tuple[Array, Array, Array, Array]:

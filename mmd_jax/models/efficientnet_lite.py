@@ -1,12 +1,15 @@
 """EfficientNet-Lite0: inverted residuals without squeeze-and-excitation, for processors without a GPU."""
 
+from collections.abc import Mapping
+
 import flax.linen as nn
 import numpy as np
 from jax import Array
 
-from mmd_jax.models.blocks import Conv, DepthwiseConv, Norm, check_side, global_mean, relu6
+from mmd_jax.models.blocks import Conv, InvertedResidual, Norm, check_side, relu6
 from mmd_jax.models.layered import Network, from_layers
 from mmd_jax.models.mlp import dense
+from mmd_jax.models.pooling import global_mean
 
 # (how many, kernel, stride of the first, expansion, channels), of each group of blocks.
 GROUPS = (
@@ -66,26 +69,6 @@ class Stem(nn.Module):
         return relu6(Norm(name="bn")(Conv(32, (3, 3), stride=2, name="conv")(x)))
 
 
-class InvertedResidual(nn.Module):
-    """Expand, convolve each channel, project; added to its input where that has the same shape."""
-
-    channels: int
-    size: int
-    stride: int
-    expansion: int
-    residual: bool
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        y = x
-        if self.expansion > 1:
-            y = relu6(Norm(name="expand_bn")(Conv(self.expansion * x.shape[3], name="expand")(y)))
-        y = DepthwiseConv((self.size, self.size), self.stride, name="depthwise")(y)
-        y = relu6(Norm(name="depthwise_bn")(y))
-        y = Norm(name="project_bn")(Conv(self.channels, name="project")(y))
-        return x + y if self.residual else y
-
-
 class Head(nn.Module):
     """The last convolution, and the mean over positions."""
 
@@ -94,19 +77,23 @@ class Head(nn.Module):
         return global_mean(relu6(Norm(name="bn")(Conv(1280, name="conv")(x))))
 
 
-def from_torch(name: str, tensor: np.ndarray) -> tuple[str, np.ndarray] | None:
-    """A tensor of the published PyTorch weights as (path of the leaf here, array in its layout); none where there is none."""
+def from_torch(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[str, np.ndarray]]:
+    """Of the published PyTorch weights: {name there: (path of the leaf here, array in its layout)}."""
+    found = {name: _translated(name, tensor) for name, tensor in arrays.items()}
+    return {name: pair for name, pair in found.items() if pair}
+
+
+def _translated(name: str, tensor: np.ndarray) -> tuple[str, np.ndarray] | None:
     *module, kind = name.split(".")
     path = _layer_of(module)
     leaf = LEAVES.get(kind)
     if path is None or leaf is None:
         return None
-    if kind == "weight" and tensor.ndim != 1:
+    if kind == "weight" and tensor.ndim > 1:
         leaf = "params", "kernel"
-        if "depthwise" in path:
-            tensor = tensor[:, 0]  # [c, 1, kh, kw]
-        # Outputs first there, last here.
-        tensor = tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor.transpose(*range(1, tensor.ndim), 0)
+        # Outputs first there, last here; a depthwise kernel is [c, 1, kh, kw] there.
+        tensor = np.moveaxis(tensor, (0, 1), (-1, -2)) if tensor.ndim == 4 else tensor.T
+        tensor = tensor[:, :, 0] if path.endswith("/depthwise") else tensor
     collection, last = leaf
     return f"{collection}/{path}/{last}", tensor
 

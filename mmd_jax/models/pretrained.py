@@ -1,6 +1,6 @@
 """Tensors under foreign names → variables, with what matched, what was missing and what was left over."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -28,8 +28,9 @@ class Loaded(NamedTuple):
     left_over: tuple[str, ...]
 
 
-# (foreign name, tensor) -> (path of the leaf that it is for, tensor in the leaf's layout); none: not known to it.
-Translate = Callable[[str, np.ndarray], tuple[str, np.ndarray] | None]
+# Of another implementation's tensors: {foreign name: (path of the leaf that it is for, tensor in the leaf's layout)}, for
+# those that it knows.
+Translate = Callable[[Mapping[str, np.ndarray]], Mapping[str, tuple[str, np.ndarray]]]
 
 
 def from_arrays(
@@ -55,7 +56,7 @@ def from_arrays(
       the variables and the report.
 
     Raises:
-      ValueError: leaves outside `fresh` without a tensor (all are listed), a shape that differs (both are named), two
+      ValueError: leaves outside `fresh` without a tensor (they are listed), a shape that differs (both are named), two
         tensors for one leaf, a tensor that is not of real numbers or not finite, a fresh layer that owns no leaf.
 
     >>> variables = {"params": {"fc": {"kernel": jnp.zeros((2, 1))}}}
@@ -68,13 +69,13 @@ def from_arrays(
     for layer in fresh:
         if not any(layer_of(path.partition("/")[2], (layer,)) for path in own):
             raise ValueError(f"fresh names {layer!r}, which owns no leaf; the leaves are {', '.join(leaves)}")
-    known = {name: translate(name, np.asarray(tensor)) for name, tensor in arrays.items()} if translate else {}
-    paths = {name: found[0] if (found := known.get(name)) else name for name in arrays}
-    laid_out = {name: found[1] if (found := known.get(name)) else tensor for name, tensor in arrays.items()}
+    known = translate({name: np.asarray(tensor) for name, tensor in arrays.items()}) if translate else {}
+    paths = {name: known[name][0] if name in known else name for name in arrays}
+    laid_out = {name: known[name][1] if name in known else tensor for name, tensor in arrays.items()}
     names = _foreign_names(leaves, paths)
     if missing := [path for path in leaves if path not in names and path not in own]:
         raise ValueError(
-            f"no tensor for {', '.join(missing)}; the tensors are {', '.join(arrays) or 'none'}. "
+            f"no tensor for {_listed(missing)}; the tensors are {_listed(list(arrays)) or 'none'}. "
             "A layer that shall keep its own values must be named in `fresh`"
         )
     values = {
@@ -87,6 +88,10 @@ def from_arrays(
         tuple(path for path in leaves if path in own),
         tuple(name for name in arrays if name not in used),
     )
+
+
+def _listed(names: Sequence[str], most: int = 12) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _foreign_names(leaves: Collection[str], translated: Mapping[str, str]) -> dict[str, str]:

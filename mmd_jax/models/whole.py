@@ -56,7 +56,7 @@ def from_functions(
 
     def whole_apply(variables, x, *, start=0, stop=None, train=(), key=None):
         check_train(train, names, frozenset(), key)
-        _check_whole(start, stop, names)
+        check_whole(start, stop, names)
         return apply(variables, in_their_dtype(variables, x)), _state(variables)
 
     def ordered_features(variables, x):
@@ -114,7 +114,7 @@ def from_linen(
 
     def apply(variables, x, *, start=0, stop=None, train=(), key=None):
         train = check_train(train, names, stochastic, key)
-        _check_whole(start, stop, names)
+        check_whole(start, stop, names)
         y, after = linen.apply(
             module, variables, in_their_dtype(variables, x), owners, train, key if train & stochastic else None
         )
@@ -126,7 +126,7 @@ def from_linen(
     return Network(names, init, apply, features, check_base(num_base, names), WHOLE, stochastic)
 
 
-def _check_whole(start: int, stop: int | None, names: Sequence[str]) -> None:
+def check_whole(start: int, stop: int | None, names: Sequence[str]) -> None:
     if check_slice(start, stop, names) != (0, len(names)):
         raise ValueError(f"start={start}, stop={stop}: this network runs only as a whole, as {WHOLE}")
 

@@ -64,7 +64,9 @@ def test_files_that_are_not_weights(tmp_path):
     with pytest.raises(FileNotFoundError, match="no weights at"):
         load_weights(tmp_path / "none.npz")
     (tmp_path / "w.bin").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"expected .npz, .safetensors, .pth or an Orbax folder, got '.bin'"):
+    with pytest.raises(
+        ValueError, match=r"expected .npz, .safetensors, .pth, .h5, .keras or an Orbax folder, got '.bin'"
+    ):
         load_weights(tmp_path / "w.bin")
     np.savez(tmp_path / "empty.npz")
     with pytest.raises(ValueError, match="there is no tensor in it"):

@@ -7,6 +7,7 @@ import pytest
 from jax import lax
 
 from mmd_jax.models import convolution
+from mmd_jax.models.channelwise import depthwise_builtin, depthwise_shifted, scale_and_shift
 from mmd_jax.models.convolution import (
     MIN_CHANNELS,
     MIN_MULTIPLICATIONS,
@@ -14,8 +15,8 @@ from mmd_jax.models.convolution import (
     convolve_builtin,
     convolve_sliced,
     convolve_winograd,
-    max_pool,
 )
+from mmd_jax.models.pooling import max_pool
 
 SHAPES = [
     ((2, 8, 8, 1), (3, 3, 1, 4)),
@@ -63,6 +64,56 @@ def test_a_form_is_the_double_loop(key, form):
                     if 0 <= i + u - 1 < 4 and 0 <= j + v - 1 < 5:
                         expected[:, i, j] += x[:, i + u - 1, j + v - 1] @ kernel[u, v]
     np.testing.assert_allclose(jax.jit(form)(jnp.float32(x), jnp.float32(kernel)), expected, atol=1e-5)
+
+
+STRIDED = [
+    ((2, 8, 8, 3), (3, 3, 3, 2), 2, "SAME"),
+    ((2, 7, 9, 3), (5, 5, 3, 2), 2, "SAME"),
+    ((1, 9, 6, 2), (7, 3, 2, 4), 2, "VALID"),
+    ((1, 5, 6, 4), (1, 1, 4, 3), 2, "VALID"),
+    ((2, 6, 5, 4), (3, 3, 4, 3), 1, "VALID"),
+]
+
+
+@pytest.mark.parametrize("shape, size, stride, padding", STRIDED)
+@pytest.mark.parametrize("forms", [(convolve_sliced, convolve_builtin), (depthwise_shifted, depthwise_builtin)])
+def test_strides_and_padding_agree_in_value_and_gradient(key, forms, shape, size, stride, padding):
+    size = size if forms[0] is convolve_sliced else size[:3]
+    x, kernel, weight = (
+        jax.random.normal(jax.random.fold_in(key, i), s) for i, s in enumerate((shape, size, (99, 99)))
+    )
+    found = []
+    for form in forms:
+
+        def loss(x, kernel, form=form):
+            y = form(x, kernel, stride=stride, padding=padding)
+            return jnp.sum(jnp.sin(y) * weight[None, : y.shape[1], : y.shape[2], None]), y
+
+        found.append(jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(x, kernel))
+    for ours, builtin in zip(*(jax.tree.leaves(one) for one in found)):
+        np.testing.assert_allclose(ours, builtin, atol=1e-4)
+
+
+def test_depthwise_maps_over_kernels(key):
+    x, kernels = jax.random.normal(key, (2, 6, 5, 4)), jax.random.normal(key, (3, 3, 3, 4))
+    gradient = jax.grad(lambda kernel: jnp.sum(depthwise_shifted(x, kernel) ** 2))
+    together = jax.jit(jax.vmap(gradient))(kernels)
+    np.testing.assert_allclose(together, jnp.stack([gradient(kernel) for kernel in kernels]), rtol=1e-4)
+
+
+def test_scale_and_shift_has_the_gradient_of_the_plain_sum(key):
+    x, scale, shift = (
+        jax.random.normal(jax.random.fold_in(key, i), s) for i, s in enumerate(((2, 3, 4, 5), (5,), (5,)))
+    )
+
+    def plain(x, scale, shift):
+        return x * scale[None, None, None] + shift[None, None, None]
+
+    def gradient(function):
+        return jax.grad(lambda *arrays: jnp.sum(function(*arrays) ** 3), (0, 1, 2))(x, scale, shift)
+
+    for ours, expected in zip(gradient(scale_and_shift), gradient(plain)):
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_winograd_rounds_little_more_than_a_sum_of_products(key):
