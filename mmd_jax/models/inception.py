@@ -39,7 +39,7 @@ def inception_v3(num_classes: int) -> Network:
     """
     stem = [(f"conv{i}", Stem(i == 1, *knobs)) for i, knobs in enumerate(STEM, 1)]
     mixed = [(f"mixed{i}", module) for i, module in enumerate(_modules())]
-    return from_layers([*stem, *mixed, ("predictions", dense(num_classes, relu=False))])
+    return from_layers([*stem, *mixed, ("predictions", dense(num_classes, relu=False, zero=True))])
 
 
 def _modules() -> list[nn.Module]:

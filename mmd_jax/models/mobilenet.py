@@ -30,7 +30,9 @@ def mobilenet(num_classes: int) -> Network:
         (f"block{i}", Separable(channels, stride, last=i == len(SEPARABLE)))
         for i, (channels, stride) in enumerate(SEPARABLE, 1)
     ]
-    return from_layers([("stem", Stem("mobilenet")), *blocks, ("predictions", dense(num_classes, relu=False))])
+    return from_layers(
+        [("stem", Stem("mobilenet")), *blocks, ("predictions", dense(num_classes, relu=False, zero=True))]
+    )
 
 
 def mobilenet_v2(num_classes: int) -> Network:
@@ -48,7 +50,7 @@ def mobilenet_v2(num_classes: int) -> Network:
         for i in range(count):
             block = InvertedResidual(channels, 3, 1 if i else stride, 6 if group else 1, residual=i > 0)
             layers.append((f"block{len(layers) - 1}", block))
-    return from_layers([*layers, ("head", Head()), ("predictions", dense(num_classes, relu=False))])
+    return from_layers([*layers, ("head", Head()), ("predictions", dense(num_classes, relu=False, zero=True))])
 
 
 class Stem(nn.Module):

@@ -32,7 +32,7 @@ def resnet50(num_classes: int) -> Network:
         for stage, (count, channels) in enumerate(STAGES, 2)
         for i in range(1, count + 1)
     ]
-    return from_layers([("conv1", Stem()), *blocks, ("predictions", dense(num_classes, relu=False))])
+    return from_layers([("conv1", Stem()), *blocks, ("predictions", dense(num_classes, relu=False, zero=True))])
 
 
 class Stem(nn.Module):

@@ -37,7 +37,11 @@ def _vgg(name: str, counts: tuple[int, ...], num_classes: int) -> Network:
         for b, (count, channels) in enumerate(zip(counts, CHANNELS), 1)
         for i in range(1, count + 1)
     ]
-    classifier = [("fc1", dense(4096)), ("fc2", dense(4096)), ("predictions", dense(num_classes, relu=False))]
+    classifier = [
+        ("fc1", dense(4096)),
+        ("fc2", dense(4096)),
+        ("predictions", dense(num_classes, relu=False, zero=True)),
+    ]
     return from_layers([*layers, *classifier], num_base=len(layers))
 
 
