@@ -11,9 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from experiments import checkpoints, weights
+from experiments import checkpoints, weights, workdir
 from experiments import config as configs
 from experiments.config import Model
+from experiments.datasets import table_map
+from experiments.datasets.table_map import TableMap
 from mmd_jax.models import efficientnet_lite
 from mmd_jax.models.cnn8 import cnn8
 from mmd_jax.models.layered import Network, preprocessed
@@ -69,6 +71,9 @@ def preprocessing(model: Model, *, image: bool) -> Callable[[Array], Array]:
     """The fixed map from raw rows to the network's inputs: (x / 255 − mean) / std for images, (x − mean) / std for rows.
 
     A published network's own mean and std are used for images where the config has neither; grey images get three channels.
+
+    Codes of categories (`model.categories`) become blocks of √½ at the code's place and 0 elsewhere, behind the other
+    columns: rows that differ in one category only are 1 apart.
     """
     published = None if model.factory else PUBLISHED.get(model.name)
     if published and image and not model.mean and not model.std:
@@ -80,11 +85,24 @@ def preprocessing(model: Model, *, image: bool) -> Callable[[Array], Array]:
     if not (np.isfinite(std) & (std > 0)).all():
         raise ValueError(f"model.std = {model.std}; expected positive, finite numbers")
     scale = np.float32(255.0 if image else 1.0)
+    if image and model.categories:
+        raise ValueError(f"model.categories = {model.categories} is for rows, but the data are images; leave it empty")
 
     def preprocess(x: Array) -> Array:
         x = jnp.asarray(x, jnp.float32)
+        if model.categories:
+            count = len(model.categories)
+            if x.ndim != 2 or x.shape[1] < count:
+                raise ValueError(f"model.categories names {count} columns of codes, but rows have {list(x.shape[1:])}")
+            codes = x[:, x.shape[1] - count :].astype(jnp.int32)
+            x = x[:, : x.shape[1] - count]
+            blocks = [jax.nn.one_hot(codes[:, i], k) * np.float32(0.5**0.5) for i, k in enumerate(model.categories)]
+            return jnp.concatenate([normalise(x), *blocks], axis=1)
         if published and x.ndim == 4 and x.shape[3] == 1:
             x = jnp.repeat(x, 3, axis=3)
+        return normalise(x)
+
+    def normalise(x: Array) -> Array:
         for name, value in (("mean", mean), ("std", std)):
             if value.ndim and value.shape[0] not in (1, x.shape[-1]):
                 raise ValueError(
@@ -105,7 +123,7 @@ def build(model: Model, num_classes: int, example: np.ndarray) -> Network:
     elif model.name == "cnn8":
         network = cnn8(num_classes, width=model.width)
     elif model.name == "mlp":
-        network = mlp(num_classes, hidden=model.hidden)
+        network = mlp(num_classes, hidden=model.hidden, categories=model.categories, embedding=model.embedding)
     elif model.name in PUBLISHED:
         network = PUBLISHED[model.name].build(num_classes)
     else:
@@ -122,6 +140,19 @@ def build(model: Model, num_classes: int, example: np.ndarray) -> Network:
             f"the network's output for one row has shape {output.shape[1:]}; expected ({num_classes},), a logit for each class"
         )
     return network
+
+
+def table_of(model: Model) -> TableMap | None:
+    """The table map that is kept with the weights, where these are the model/ folder of a run on tables.
+
+    Raises:
+      ValueError: it can't be read.
+    """
+    path = Path(model.weights)
+    if not model.weights or not (path / "description.json").is_file():
+        return None
+    content = workdir.read_json(path / "description.json").get("table")
+    return None if content is None else table_map.from_json(content)
 
 
 def restore(

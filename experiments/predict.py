@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         network, variables, description = networks.load_network(known.model)
         data = data_settings(known.data, fields, description)
         seed = description["seed"] if known.seed is None else known.seed
-        inputs = read(data, description["input"], split=known.split, seed=seed, data_dir=known.data_dir)
+        inputs = read(data, description, split=known.split, seed=seed, data_dir=known.data_dir)
 
         logs = inference.log_probabilities(network, variables, inputs.x, precision=description["precision"])
         classes = description["classes"]
