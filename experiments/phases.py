@@ -369,7 +369,8 @@ def evaluate(config: Config, network: Network, chosen: Arm, scratch: Arm, data: 
     arms = (("reuse", chosen), ("from scratch", scratch))
     logs = [test_log_probabilities(config, network, arm, target, name) for name, arm in arms]
     reused, scratched = (found.argmax(-1) for found in logs)
-    accuracy = evaluation.compare(target.test_y, reused, scratched, target.test_groups)
+    odds = (logs[0][:, 1] - logs[0][:, 0], logs[1][:, 1] - logs[1][:, 0]) if logs[0].shape[1] == 2 else None
+    accuracy = evaluation.compare(target.test_y, reused, scratched, target.test_groups, scores=odds)
     return results.Outcome(accuracy, target.test_y, reused, scratched)
 
 
