@@ -141,7 +141,7 @@ def layout_of(data: Data, file: File, table: TableMap | None, *, labelled: bool 
       ValueError: a column that is not there, or one with two roles.
     """
     conditions = tuple(condition(text) for text in data.where)
-    groups = () if not data.group_key else (data.group_key,)
+    groups = (data.group_key,) if data.group_key and labelled else ()
     if groups and groups[0] not in file.names:
         groups = tuple(part.strip() for part in data.group_key.split(","))
     label = data.label_key if labelled else None
@@ -279,7 +279,11 @@ def kind_of(name: str, values: pa.Array, file: File) -> str:
         raise ValueError(
             f"column {name!r} of {file.path} holds {values.type}; only numbers, text and booleans are features: name it in drop"
         )
-    number, word = looks(values)
+    return kind_from(name, *looks(values), file)
+
+
+def kind_from(name: str, number: str | None, word: str | None, file: File) -> str:
+    """`kind_of`, from a value of the column that is a number and one that is none, as far as there are such."""
     if number is not None and word is not None:
         raise ValueError(
             f"column {name!r} of {file.path} mixes numbers ({number!r}) and other values ({word!r}); name it in categorical if "
