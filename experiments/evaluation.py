@@ -30,8 +30,9 @@ def compare(
 
     Returns:
       {"chosen", "from_scratch", "paired_difference" (chosen − from_scratch), "interval" (of the difference), "level",
-      "num_test", "chosen_interval", "from_scratch_interval", "balanced", "macro_f1"}; and, given scores, "roc_auc": {"chosen", "from_scratch",
-      "chosen_interval", "from_scratch_interval", "paired_difference", "interval"}, unless the test rows are of one class.
+      "num_test", "chosen_interval", "from_scratch_interval", "balanced", "macro_f1"}; and, given scores, "roc_auc":
+      {"chosen", "from_scratch", "chosen_interval", "from_scratch_interval", "paired_difference", "interval"}, unless the test
+      rows are of one class.
     """
     right, right_scratch = (chosen == labels).astype(float), (from_scratch == labels).astype(float)
     difference = paired_interval(right, right_scratch, level, groups=groups)

@@ -191,8 +191,8 @@ def fit(side: Side) -> TableMap:
         for name, counts in seen.categorical.items():
             if len(counts) > MOST_VALUES:
                 raise ValueError(
-                    f"column {name!r} of {side.file.path} has more than {MOST_VALUES:,} different values: it names rows; leave it "
-                    "out (source.drop)"
+                    f"column {name!r} of {side.file.path} has more than {MOST_VALUES:,} different values: it names "
+                    "rows; leave it out (source.drop)"
                 )
     if seen is None:
         raise ValueError(f"no row of {side.file.path} is left; expected some that fulfil where = {side.data.where}")
@@ -201,7 +201,7 @@ def fit(side: Side) -> TableMap:
 
 def blocks(side: Side) -> Iterator[Block]:
     """The rows that count of each block of a file: those that fulfil the conditions and, where there are labels, have one."""
-    data, file, layout = side.data, side.file, side.layout
+    file, layout = side.file, side.layout
     for batch in _batches(file, layout.needed, side.block_bytes):
         whole = {name: batch.column(name) for name in layout.needed}
         kept = fulfilled(layout.conditions, whole, file)

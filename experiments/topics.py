@@ -120,7 +120,9 @@ def prepare(config: Config, directory: Path, labels: Sequence[int], draws: int) 
     if config.source is None:
         raise ValueError("source is none, but the model of the first topic is trained on the source's table; name it")
     if draws < 2 or min(labels) < 0:
-        raise ValueError(f"draws = {draws}, labels = {list(labels)}; expected 2 draws or more, and numbers of rows or 0 (all)")
+        raise ValueError(
+            f"draws = {draws}, labels = {list(labels)}; expected 2 draws or more, and numbers of rows or 0 (all)"
+        )
     config = without_margin(replace(config, target=replace(config.target, limit=None)))
     data = phases.load(config)
     given, config = config, phases.with_table(config, data)

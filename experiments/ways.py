@@ -3,6 +3,7 @@
 A way gives scores of the target's test rows, larger for rows that are more likely of class 1.
 """
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -93,12 +94,11 @@ def fitted(topic: Topic, plan: Plan) -> Scored:
     train, valid = phases.split(target, config.train, config.seed)
     best: tuple[float, float, Any] = (np.inf, 0.0, None)
     for rate in config.train.learning_rates:
-        state = None
-        for state, _ in finetune.finetune(
+        states = finetune.finetune(
             topic.key, network, topic.pretrained, plan, train, valid, learning_rate=rate, recipe=recipe(config.train)
-        ):
-            pass
-        if state is not None and float(state.best_loss) < best[0]:
+        )
+        [(state, _)] = deque(states, maxlen=1)
+        if float(state.best_loss) < best[0]:
             best = (float(state.best_loss), rate, state.best)
     return Scored(_scores(topic, network, best[2]), f"rate {best[1]:g}")
 
@@ -186,7 +186,10 @@ def with_rows(target: Dataset, rows: np.ndarray) -> Dataset:
     """The target with some of its training rows."""
     groups = None if target.train_groups is None else target.train_groups[rows]
     return target._replace(
-        train_x=target.train_x[rows], train_y=target.train_y[rows], train_groups=groups, train_rows=target.train_rows[rows]
+        train_x=target.train_x[rows],
+        train_y=target.train_y[rows],
+        train_groups=groups,
+        train_rows=target.train_rows[rows],
     )
 
 

@@ -61,9 +61,7 @@ class Layout(NamedTuple):
         label = () if self.label is None else (self.label,)
         conditions = (condition.column for condition in self.conditions)
         return tuple(
-            dict.fromkeys(
-                (*label, *self.groups, *conditions, *self.numeric, *self.categorical, *self.undecided)
-            )
+            dict.fromkeys((*label, *self.groups, *conditions, *self.numeric, *self.categorical, *self.undecided))
         )
 
 
@@ -110,7 +108,9 @@ def open_table(data: Data, data_dir: Path, table: TableMap | None, *, labelled: 
             notes.append(f"{missing.sum()} rows of {file.path.name} without {layout.label} were left out.")
         kept &= ~missing
         if not kept.any():
-            raise ValueError(f"no row of {file.path} has a value in its target column {layout.label!r}; nothing is left")
+            raise ValueError(
+                f"no row of {file.path} has a value in its target column {layout.label!r}; nothing is left"
+            )
     rows = np.flatnonzero(kept)
     chosen = {name: values.take(pa.array(rows)) for name, values in whole.items()}
     labels, names = np.zeros(len(rows), np.int64), None
@@ -141,7 +141,7 @@ def layout_of(data: Data, file: File, table: TableMap | None, *, labelled: bool 
       ValueError: a column that is not there, or one with two roles.
     """
     conditions = tuple(condition(text) for text in data.where)
-    groups = (data.group_key,) if data.group_key and labelled else ()
+    groups: tuple[str, ...] = (data.group_key,) if data.group_key and labelled else ()
     if groups and groups[0] not in file.names:
         groups = tuple(part.strip() for part in data.group_key.split(","))
     label = data.label_key if labelled else None
@@ -187,7 +187,9 @@ def condition(text: str) -> Condition:
                 value = text[place + len(operator) :].strip()
                 if value:
                     return Condition(text[:place].strip(), operator, value)
-    raise ValueError(f"where = {text!r}; expected COLUMN, one of {' '.join(OPERATORS)}, and a value, such as origin=EWR")
+    raise ValueError(
+        f"where = {text!r}; expected COLUMN, one of {' '.join(OPERATORS)}, and a value, such as origin=EWR"
+    )
 
 
 def fulfilled(conditions: Sequence[Condition], whole: dict[str, pa.Array], file: File) -> np.ndarray:

@@ -115,7 +115,12 @@ def add(a: Tally, b: Tally) -> Tally:
     for name, (n, mean, squares, missing) in a.numeric.items():
         n2, mean2, squares2, missing2 = b.numeric[name]
         total, step = max(n + n2, 1), mean2 - mean
-        numeric[name] = (n + n2, mean + step * n2 / total, squares + squares2 + step**2 * n * n2 / total, missing + missing2)
+        numeric[name] = (
+            n + n2,
+            mean + step * n2 / total,
+            squares + squares2 + step**2 * n * n2 / total,
+            missing + missing2,
+        )
     categorical = {name: counts + b.categorical[name] for name, counts in a.categorical.items()}
     return Tally(numeric, categorical, a.rows + b.rows)
 
@@ -153,7 +158,9 @@ def fit(seen: Tally, *, max_categories: int, where: str) -> TableMap:
         Number(name, mean, float(np.sqrt(squares / n)) if squares > n * (1e-9 * mean) ** 2 else 1.0, missing > 0)
         for name, (n, mean, squares, missing) in seen.numeric.items()
     )
-    return TableMap(numbers, tuple(_category(name, counts, max_categories) for name, counts in seen.categorical.items()))
+    return TableMap(
+        numbers, tuple(_category(name, counts, max_categories) for name, counts in seen.categorical.items())
+    )
 
 
 def _category(name: str, counts: Counter[str | None], most: int) -> Category:

@@ -165,7 +165,9 @@ def statements(topics: Topics) -> list[str]:
         better, worse = ([row for row in rows if row["gain"] and _side(row["gain"]) == side] for side in (1, -1))
         trees = [row for row in rows if row["beside_boosting"] and _side(row["beside_boosting"]) == 1]
         best = max(rows, key=lambda row: row["auc"]["estimate"])
-        line = f"With {count:,} labelled rows, better than the network from scratch beyond the interval: {_names(better)}"
+        line = (
+            f"With {count:,} labelled rows, better than the network from scratch beyond the interval: {_names(better)}"
+        )
         line += f"; worse: {_names(worse)}. Better than boosting on the target's rows: {_names(trees)}. "
         lines.append(f"{line}The largest AUC, {best['auc']['estimate']:.3f}, is that of: {MEANINGS[best['way']]}.")
     return lines
