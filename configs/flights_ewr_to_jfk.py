@@ -25,13 +25,13 @@ newark = Data(
     max_categories=100,
     test_fraction=0.3,
 )
-training = Training(epochs=20, batch_size=256, learning_rates=(3e-3, 1e-3), weight_decay=0.1, patience=3)
+training = Training(epochs=20, batch_size=64, learning_rates=(3e-3, 1e-3), weight_decay=0.1, patience=3)
 
 config = Config(
     name="flights_ewr_to_jfk",
     source=newark,
     target=replace(newark, where=("origin=JFK",), numeric=(), categorical=(), limit=2000),
     model=Model("mlp", hidden=(64, 64), embedding=4),
-    pretrain=replace(training, learning_rates=(1e-3,)),
+    pretrain=replace(training, batch_size=256, learning_rates=(1e-3,)),
     train=training,
 )

@@ -120,7 +120,7 @@ def measure(
     source = opened(config.source, data_dir, None, block_bytes)
     table = fit(source)
     target = opened(config.target, data_dir, table, block_bytes)
-    config = replace(config, model=replace(config.model, categories=table.sizes))
+    config = with_categories(config, table)
 
     def rows(side: Side) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
         for block in blocks(side):
@@ -142,6 +142,11 @@ def measure(
     )
     m, n = (int(np.asarray(one.counts, np.int64).sum()) for one in sketches)
     return Measured(result, (m, n), table, grouped)
+
+
+def with_categories(config: Config, table: TableMap) -> Config:
+    """The config with what the map says of the codes at the end of a row."""
+    return replace(config, model=replace(config.model, categories=table.sizes))
 
 
 class Side(NamedTuple):

@@ -18,28 +18,10 @@ from experiments.phases import Loaded, Networks
 from experiments.sources import Dataset
 from mmd_jax.models.layered import Network
 from mmd_jax.transfer import decision, finetune, inference
-from mmd_jax.types import Plan, Rows, Variables
+from mmd_jax.types import Plan, Rows, Stage, Variables
 
 BOOSTING_RATES = (0.1, 0.03)
 TREES, STEP, PATIENCE = 400, 25, 50  # at most; grown at a time; and without a lower validation loss
-
-
-class Topic(NamedTuple):
-    """A source that was analysed, and a target with some labelled rows.
-
-    Attributes:
-      config: how networks are built, measured and trained.
-      nets: for both.
-      pretrained: the source's network.
-      data: both data sets; the target's training rows are those with labels.
-      key: of everything random in training on the target.
-    """
-
-    config: Config
-    nets: Networks
-    pretrained: Variables
-    data: Loaded
-    key: jax.Array
 
 
 class Scored(NamedTuple):
@@ -52,6 +34,26 @@ class Scored(NamedTuple):
 
     scores: np.ndarray
     chosen: str
+
+
+class Topic(NamedTuple):
+    """A source that was analysed, and a target with some labelled rows.
+
+    Attributes:
+      config: how networks are built, measured and trained.
+      nets: for both.
+      pretrained: the source's network.
+      data: both data sets; the target's training rows are those with labels.
+      key: of everything random in training on the target.
+      done: what was fitted already, by the stages of its plan: the rule may choose what another way does anyway.
+    """
+
+    config: Config
+    nets: Networks
+    pretrained: Variables
+    data: Loaded
+    key: jax.Array
+    done: dict[tuple[Stage, ...], Scored]
 
 
 # Topic -> scores and what was chosen.
@@ -91,16 +93,25 @@ def fitted(topic: Topic, plan: Plan) -> Scored:
     """Carries out a plan at each learning rate; the one with the lowest validation loss gives the scores."""
     config, target, network = topic.config, topic.data.target, topic.nets.target
     plan = phases.cached(config, network, plan, target)
+    if plan.stages in topic.done:
+        return topic.done[plan.stages]
     train, valid = phases.split(target, config.train, config.seed)
+    settings = recipe(config.train)._replace(batch_size=batch_size(len(train.y)))
     best: tuple[float, float, Any] = (np.inf, 0.0, None)
     for rate in config.train.learning_rates:
         states = finetune.finetune(
-            topic.key, network, topic.pretrained, plan, train, valid, learning_rate=rate, recipe=recipe(config.train)
+            topic.key, network, topic.pretrained, plan, train, valid, learning_rate=rate, recipe=settings
         )
         [(state, _)] = deque(states, maxlen=1)
         if float(state.best_loss) < best[0]:
             best = (float(state.best_loss), rate, state.best)
-    return Scored(_scores(topic, network, best[2]), f"rate {best[1]:g}")
+    topic.done[plan.stages] = Scored(_scores(topic, network, best[2]), f"rate {best[1]:g}")
+    return topic.done[plan.stages]
+
+
+def batch_size(rows: int) -> int:
+    """A twentieth of the rows, 8 … 256: few rows in large batches would make epochs of a step, and no training."""
+    return min(max(rows // 20, 8), 256)
 
 
 def _scores(topic: Topic, network: Network, variables: Variables) -> np.ndarray:
