@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.datasets import images
 from experiments.config import Data
+from experiments.datasets import images
 from experiments.datasets.arrays import as_inputs
 from experiments.datasets.table import locate, open_table
 from experiments.datasets.table_map import TableMap, apply

@@ -66,7 +66,9 @@ def test_nothing_varies():
     assert auc_difference(same, same).low < 0 < auc_difference(same, same).high
 
 
-@pytest.mark.parametrize("labels, groups", [([1, 1, 1], None), ([0, 0], None), ([1, 0, 0], [0, 1, 1]), ([1, 0], [0, 0])])
+@pytest.mark.parametrize(
+    "labels, groups", [([1, 1, 1], None), ([0, 0], None), ([1, 0, 0], [0, 1, 1]), ([1, 0], [0, 0])]
+)
 def test_undefined(labels, groups):
     groups = None if groups is None else np.array(groups)
     assert roc_auc(np.array(labels), np.zeros(len(labels)), groups) is None

@@ -80,7 +80,11 @@ def test_given_bins_are_checked(config):
     key = sketch.jax.random.key(0)
     empty, rows = new_sketch(key, 2, bandwidth=1.0, num_features=8, bins=4), np.ones((3, 2))
     assert accumulate(key, empty, rows, bins=np.array([0, 3, 3])).counts.tolist() == [1, 0, 0, 2]
-    for bins, expected in (([0, 1], "a bin for each of the 3"), ([0, 1, 4], "whole numbers 0 … 3"), ([0.0, 1, 2], "whole")):
+    for bins, expected in (
+        ([0, 1], "a bin for each of the 3"),
+        ([0, 1, 4], "whole numbers 0 … 3"),
+        ([0.0, 1, 2], "whole"),
+    ):
         with pytest.raises(ValueError, match=expected):
             accumulate(key, empty, rows, bins=np.array(bins))
     with pytest.raises(ValueError, match="give one"):
@@ -99,7 +103,7 @@ def test_kinds_are_decided_by_the_whole_file(config, tmp_path):
 def test_a_column_that_names_rows_is_refused(config, monkeypatch):
     monkeypatch.setattr(sketch, "MOST_VALUES", 100)
     named = Config("named", Data(**{**vars(config.source), "drop": ()}), config.target)
-    with pytest.raises(ValueError, match="column 'tail' of .* has more than 100 different values"):
+    with pytest.raises(ValueError, match=r"column 'tail' of .* has more than 100 different values"):
         sketch.measure(named, **SMALL, block_bytes=2000)
 
 
@@ -122,7 +126,16 @@ def test_memory_does_not_grow(config, monkeypatch):
 def test_the_command(config, tmp_path, capsys):
     text = f"from experiments.config import Config, Data, Decision, Model, Training, TwoSample\nconfig = {config!r}\n"
     (tmp_path / "c.py").write_text(text)
-    arguments = ["--config", str(tmp_path / "c.py"), "--workdir", str(tmp_path / "run"), "--features", "64", "--bins", "8"]
+    arguments = [
+        "--config",
+        str(tmp_path / "c.py"),
+        "--workdir",
+        str(tmp_path / "run"),
+        "--features",
+        "64",
+        "--bins",
+        "8",
+    ]
     sketch.main(arguments)
     content = json.loads((tmp_path / "run" / "sketch.json").read_text())
     assert content["rows"] == [900, 700] and content["reject"] and content["peak_megabytes"] > 0

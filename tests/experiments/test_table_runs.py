@@ -79,8 +79,10 @@ def test_topics_compares_every_way_on_the_same_rows(config, study):
     counts = sorted({row.labels for row in rows})
     assert counts[0] == 40 and counts[1] > 400
     # The source's rule is the target's: with few labels, what knows the source is better than what does not.
-    for way in ("source network", "head kept", "boosting on both"):
-        assert found[way, 40].gain.estimate > 0.03, way
+    for way in ("source network", "head kept"):
+        assert found[way, 40].gain.estimate > 0.02, way
+    for way in ("source boosting", "boosting on both"):
+        assert found[way, 40].beside_boosting.estimate > 0.2, way  # 32 rows are too few to grow a tree
     assert found["from_scratch", 40].gain is None and found["boosting", 40].beside_boosting is None
     assert found["source boosting", 40].auc == found["source boosting", counts[1]].auc
     assert all(0 <= row.auc.low <= row.auc.estimate <= row.auc.high <= 1 for row in rows)

@@ -227,7 +227,9 @@ def test_bad_columns(tmp_path):
     path, good = tmp_path / "t.csv", tables.columns(0, 50)
     same = {**good, "year": ["2013"] * 50, "none": [""] * 50, "state": ["NY"] * 50}
     assert "no value at all in column 'none'" in refusal(path, same)
-    assert "one value only in column 'year', 'state' of the 38 training rows" in refusal(path, {**same, "none": good["day"]})
+    assert "one value only in column 'year', 'state' of the 38 training rows" in refusal(
+        path, {**same, "none": good["day"]}
+    )
     mixed = {**good, "seats": ["many", *good["seats"][1:]]}
     message = refusal(path, mixed)
     assert "column 'seats' of" in message and "mixes numbers (" in message and "other values ('many')" in message
@@ -245,7 +247,9 @@ def test_bad_labels_and_groups(tmp_path):
         path, {**good, "delay": ["1", "late"] * 25}, label_above=None
     )
     big = tables.columns(0, 1500)
-    assert "1500 different values, too many to be classes" in refusal(path, big, label_key="tail", label_above=None, drop=())
+    assert "1500 different values, too many to be classes" in refusal(
+        path, big, label_key="tail", label_above=None, drop=()
+    )
     big["delay"] = [str(i / 7) for i in range(1500)]
     assert "give label_above" in refusal(path, big, label_above=None)
     assert "1 rows of" in refusal(path, {**good, "day": ["", *good["day"][1:]]}, group_key="day")
