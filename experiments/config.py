@@ -25,7 +25,8 @@ class Data:
     """One labelled data set, and which part of it."""
 
     name: str = "digits"
-    """digits | mnist | fashion_mnist | cifar10 | tfds:NAME[/config][:version] | folder:PATH | npz:PATH"""
+    """digits | mnist | fashion_mnist | cifar10 | tfds:NAME[/config][:version] | folder:PATH | npz:PATH | csv:PATH | parquet:PATH
+    A relative PATH of a table is looked for in `data_dir` too."""
     classes: tuple[str, ...] = ()
     """Names or indices of the classes to keep, renumbered from 0 in this order; empty: all."""
     part: tuple[int, int] | None = None
@@ -48,7 +49,20 @@ class Data:
     image_key: str = "image"
     label_key: str = "label"
     group_key: str = ""
-    """The field that names the group (writer, document, …) of a row, for tfds and npz; groups are never split."""
+    """The field that names the group (writer, document, …) of a row, for tfds, npz and tables; groups are never split. Several
+    columns of a table, with commas between them, name a group together."""
+    label_above: float | None = None
+    """Tables: the label is whether the number in column `label_key` is above this."""
+    where: tuple[str, ...] = ()
+    """Tables: conditions that the rows must fulfil, such as origin=EWR or month<=6 (= != < <= > >=)."""
+    numeric: tuple[str, ...] = ()
+    categorical: tuple[str, ...] = ()
+    """Tables: the features that are numbers, and those that are names. Both empty: all columns but the label, the group and
+    those in `drop`, each by its values. A target has the source's features."""
+    drop: tuple[str, ...] = ()
+    """Tables: columns that are no features: what is known too late, or names a row."""
+    max_categories: int = 64
+    """Tables: so many values of a column keep a category of their own; the others share one."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +75,8 @@ class Model:
     """cnn8: channels of the first convolution."""
     hidden: tuple[int, ...] = (128,)
     """mlp: sizes of the hidden layers."""
+    embedding: int = 8
+    """mlp on tables: numbers that stand for a category in the layer "embed"."""
     factory: str = ""
     """Your own network: "package.module:function"; called as function(num_classes)."""
     layers: tuple[str, ...] = ()
@@ -71,6 +87,8 @@ class Model:
     """Preprocessing: pixels / 255, minus this mean a channel (empty: 0, or the published network's own), …"""
     std: tuple[float, ...] = ()
     """… divided by this standard deviation a channel (empty: 1). For rows that are not images: no division by 255."""
+    categories: tuple[int, ...] = ()
+    """The last columns of a row are codes, each of so many categories; left empty, a table's own map says."""
 
 
 @dataclass(frozen=True)
@@ -359,6 +377,9 @@ def check(config: Config) -> None:
     expect(0 < decay <= 1, "decision.layer_decay", decay, "above 0, at most 1")
     expect(config.model.width >= 1, "model.width", config.model.width, "at least 1")
     expect(min(config.model.hidden, default=1) >= 1, "model.hidden", config.model.hidden, "sizes of at least 1")
+    expect(config.model.embedding >= 1, "model.embedding", config.model.embedding, "at least 1")
+    categories = config.model.categories
+    expect(min(categories, default=1) >= 1, "model.categories", categories, "numbers of codes, each at least 1")
     for name, training in (("pretrain", config.pretrain), ("train", config.train)):
         expect(training.epochs >= 1, f"{name}.epochs", training.epochs, "at least 1")
         expect(training.batch_size >= 1, f"{name}.batch_size", training.batch_size, "at least 1")
@@ -384,6 +405,7 @@ def check(config: Config) -> None:
             fraction = data.test_fraction
             expect(0 < fraction < 1, f"{name}.test_fraction", fraction, "a share between 0 and 1")
             expect(data.limit is None or data.limit >= 2, f"{name}.limit", data.limit, "at least 2 rows")
+            expect(data.max_categories >= 1, f"{name}.max_categories", data.max_categories, "at least 1")
     if config.source is None and not config.model.weights:
         problems.append("source is none and model.weights is empty; give data to pretrain on, or weights to restore")
     expect(0 <= config.seed < 2**32, "seed", config.seed, "0 … 2³² − 1")

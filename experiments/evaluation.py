@@ -1,15 +1,22 @@
-"""From predictions to numbers: accuracy, balanced accuracy, macro-F1, and the paired difference with its interval."""
+"""From predictions to numbers: accuracy, balanced accuracy, macro-F1, ROC AUC, and paired differences with intervals."""
 
 from typing import Any
 
 import numpy as np
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
+from experiments.ranking import auc_difference, auc_interval, roc_auc
 from mmd_jax.intervals import binomial_interval, paired_interval
 
 
 def compare(
-    labels: np.ndarray, chosen: np.ndarray, from_scratch: np.ndarray, groups: np.ndarray | None, *, level: float = 0.95
+    labels: np.ndarray,
+    chosen: np.ndarray,
+    from_scratch: np.ndarray,
+    groups: np.ndarray | None,
+    *,
+    level: float = 0.95,
+    scores: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """The `accuracy` section of a result: both arms on the same test rows, as pairs.
 
@@ -19,10 +26,13 @@ def compare(
       from_scratch: classes predicted by the network trained from scratch, [n].
       groups: of dependent rows, [n], or none; the intervals are then over groups.
       level: of the intervals.
+      scores: where there are two classes: log-odds of class 1 by the reused network and by the other, each [n].
 
     Returns:
       {"chosen", "from_scratch", "paired_difference" (chosen − from_scratch), "interval" (of the difference), "level",
-      "num_test", "chosen_interval", "from_scratch_interval", "balanced", "macro_f1"}.
+      "num_test", "chosen_interval", "from_scratch_interval", "balanced", "macro_f1"}; and, given scores, "roc_auc":
+      {"chosen", "from_scratch", "chosen_interval", "from_scratch_interval", "paired_difference", "interval"}, unless the test
+      rows are of one class.
     """
     right, right_scratch = (chosen == labels).astype(float), (from_scratch == labels).astype(float)
     difference = paired_interval(right, right_scratch, level, groups=groups)
@@ -39,6 +49,26 @@ def compare(
         "macro_f1": {
             name: float(f1_score(labels, arm, average="macro", zero_division=0)) for name, arm in arms.items()
         },
+        **({} if scores is None else _ranked(labels, *scores, groups, level)),
+    }
+
+
+def _ranked(
+    labels: np.ndarray, chosen: np.ndarray, from_scratch: np.ndarray, groups: np.ndarray | None, level: float
+) -> dict[str, Any]:
+    """The `roc_auc` section; empty where it is not defined."""
+    a, b = roc_auc(labels, chosen, groups), roc_auc(labels, from_scratch, groups)
+    if a is None or b is None:
+        return {}
+    difference = auc_difference(a, b, level)
+    intervals = {name: auc_interval(arm, level) for name, arm in (("chosen", a), ("from_scratch", b))}
+    return {
+        "roc_auc": {
+            **{name: found.estimate for name, found in intervals.items()},
+            **{f"{name}_interval": [found.low, found.high] for name, found in intervals.items()},
+            "paired_difference": difference.estimate,
+            "interval": [difference.low, difference.high],
+        }
     }
 
 

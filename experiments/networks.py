@@ -1,7 +1,7 @@
 """From a config's model section to networks with their preprocessing, and back from a model/ folder."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,9 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from experiments import checkpoints, weights
+from experiments import checkpoints, weights, workdir
 from experiments import config as configs
 from experiments.config import Model
+from experiments.datasets import table_map
+from experiments.datasets.table_map import TableMap
 from experiments.published import PUBLISHED
 from mmd_jax.models.cnn8 import cnn8
 from mmd_jax.models.layered import Network, preprocessed
@@ -48,12 +50,14 @@ def preprocessing(model: Model, *, image: bool) -> Callable[[Array], Array]:
 
     Where the config has neither mean nor std, images get those of a published network, and its order of colours. A grey image
     becomes one in colour for it.
+
+    Codes of categories (`model.categories`) become blocks of √½ at the code's place and 0 elsewhere, behind the other
+    columns: rows that differ in one category only are 1 apart.
     """
     published = None if model.factory else PUBLISHED.get(model.name)
-    own = published is not None and image and not model.mean and not model.std
-    bgr = own and published.bgr
-    if own:
-        model = replace(model, mean=published.mean, std=published.std)
+    bgr = False
+    if published is not None and image and not model.mean and not model.std:
+        model, bgr = replace(model, mean=published.mean, std=published.std), published.bgr
     with np.errstate(over="ignore"):  # what float32 can't hold becomes infinite, and is refused as such
         mean, std = np.asarray(model.mean or 0.0, np.float32), np.asarray(model.std or 1.0, np.float32)
     if not np.isfinite(mean).all():
@@ -61,12 +65,19 @@ def preprocessing(model: Model, *, image: bool) -> Callable[[Array], Array]:
     if not (np.isfinite(std) & (std > 0)).all():
         raise ValueError(f"model.std = {model.std}; expected positive, finite numbers")
     scale = np.float32(255.0 if image else 1.0)
+    if image and model.categories:
+        raise ValueError(f"model.categories = {model.categories} is for rows, but the data are images; leave it empty")
 
     def preprocess(x: Array) -> Array:
         x = jnp.asarray(x, jnp.float32)
+        if model.categories:
+            numbers, blocks = _parts(x, model.categories)
+            return jnp.concatenate([normalise(numbers), *blocks], axis=1)
         if published and x.ndim == 4 and x.shape[3] == 1:
             x = jnp.repeat(x, 3, axis=3)
-        x = x[..., ::-1] if bgr else x
+        return normalise(x[..., ::-1] if bgr else x)
+
+    def normalise(x: Array) -> Array:
         for name, value in (("mean", mean), ("std", std)):
             if value.ndim and value.shape[0] not in (1, x.shape[-1]):
                 raise ValueError(
@@ -78,6 +89,17 @@ def preprocessing(model: Model, *, image: bool) -> Callable[[Array], Array]:
     return preprocess
 
 
+def _parts(x: Array, categories: Sequence[int]) -> tuple[Array, list[Array]]:
+    """The numbers of a table's rows, and a block for each column of codes behind them."""
+    first = x.shape[-1] - len(categories)
+    if x.ndim != 2 or first < 0:
+        raise ValueError(
+            f"model.categories names {len(categories)} columns of codes, but rows have {list(x.shape[1:])}"
+        )
+    codes = x[:, first:].astype(jnp.int32)
+    return x[:, :first], [jax.nn.one_hot(codes[:, i], k) * np.float32(0.5**0.5) for i, k in enumerate(categories)]
+
+
 def build(model: Model, num_classes: int, example: np.ndarray) -> Network:
     """The network of a config, on raw rows like `example` [batch, ...]; its preprocessing is the network's first act."""
     preprocess = preprocessing(model, image=example.dtype == np.uint8)
@@ -87,7 +109,7 @@ def build(model: Model, num_classes: int, example: np.ndarray) -> Network:
     elif model.name == "cnn8":
         network = cnn8(num_classes, width=model.width)
     elif model.name == "mlp":
-        network = mlp(num_classes, hidden=model.hidden)
+        network = mlp(num_classes, hidden=model.hidden, categories=model.categories, embedding=model.embedding)
     elif model.name in PUBLISHED:
         network = PUBLISHED[model.name].build(num_classes)
     else:
@@ -104,6 +126,19 @@ def build(model: Model, num_classes: int, example: np.ndarray) -> Network:
             f"the network's output for one row has shape {output.shape[1:]}; expected ({num_classes},), a logit for each class"
         )
     return network
+
+
+def table_of(model: Model) -> TableMap | None:
+    """The table map that is kept with the weights, where these are the model/ folder of a run on tables.
+
+    Raises:
+      ValueError: it can't be read.
+    """
+    path = Path(model.weights)
+    if not model.weights or not (path / "description.json").is_file():
+        return None
+    content = workdir.read_json(path / "description.json").get("table")
+    return None if content is None else table_map.from_json(content)
 
 
 def restore(

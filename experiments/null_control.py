@@ -70,7 +70,8 @@ def run(config: Config, directory: Path, *, splits: int, rows: int) -> list[Row]
     thirds = [replace(config.source, part=(i, 3)) for i in range(3)]
     config = replace(config, source=thirds[0], target=replace(thirds[1], limit=None))
     data = phases.load(config)
-    rest = sources.load(thirds[2], seed=config.seed, data_dir=config.data_dir)
+    config = phases.with_table(config, data)
+    rest = sources.load(thirds[2], seed=config.seed, data_dir=config.data_dir, table=data.target.table)
     pooled = np.concatenate([data.target.train_x, sources.common_format(data.target, rest)[1].train_x])
     if 2 * rows > len(pooled):
         most = len(pooled) // 2

@@ -8,10 +8,10 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -110,10 +110,13 @@ def make_keys(seed: int) -> Keys:
 
 def load(config: Config) -> Loaded:
     """Reads source and target and brings them to the source's format (the network was trained on it)."""
-    target = sources.load(config.target, seed=config.seed, data_dir=config.data_dir)
+    places: dict[str, Any] = {"seed": config.seed, "data_dir": config.data_dir}
+    table = networks.table_of(config.model)
     if config.source is None:
+        target = sources.load(config.target, **places, table=table)
         return Loaded(None, target, target.note)
-    source = sources.load(config.source, seed=config.seed, data_dir=config.data_dir)
+    source = sources.load(config.source, **places, table=table)
+    target = sources.load(config.target, **places, table=source.table)
     shared = shared_rows(source, target)
     source, target, note = sources.common_format(source, target)
     if shared:
@@ -124,6 +127,18 @@ def load(config: Config) -> Loaded:
         print(f"warning: {warning}", file=sys.stderr)
         note = f"{note} {warning}".strip()
     return Loaded(source, target, note)
+
+
+def with_table(config: Config, data: Loaded) -> Config:
+    """The config with what a table's map says of its rows: how many categories each of the last columns has."""
+    table = data.target.table
+    if table is None:
+        return config
+    if config.model.categories not in ((), table.sizes):
+        raise ValueError(
+            f"model.categories = {config.model.categories}, but the table's columns have {table.sizes}; leave it empty"
+        )
+    return replace(config, model=replace(config.model, categories=table.sizes))
 
 
 def shared_rows(source: sources.Dataset, target: sources.Dataset) -> int:
@@ -388,7 +403,8 @@ def evaluate(config: Config, network: Network, chosen: Arm, scratch: Arm, data: 
     arms = (("reuse", chosen), ("from scratch", scratch))
     logs = [test_log_probabilities(config, network, arm, target, name) for name, arm in arms]
     reused, scratched = (found.argmax(-1) for found in logs)
-    accuracy = evaluation.compare(target.test_y, reused, scratched, target.test_groups)
+    odds = (logs[0][:, 1] - logs[0][:, 0], logs[1][:, 1] - logs[1][:, 0]) if logs[0].shape[1] == 2 else None
+    accuracy = evaluation.compare(target.test_y, reused, scratched, target.test_groups, scores=odds)
     return results.Outcome(accuracy, target.test_y, reused, scratched)
 
 
@@ -419,6 +435,7 @@ def save_model(config: Config, directory: Path, network: Network, chosen: Arm, d
             "model": {**asdict(config.model), "weights": ""},
             "layers": network.layers,
             "classes": target.class_names,
+            "table": target.table,
             "input": {"shape": target.train_x.shape[1:], "dtype": str(target.train_x.dtype)},
             "trained_for": asdict(config.target),
             "seed": config.seed,

@@ -2,9 +2,10 @@
 
     python -m experiments.predict MODEL DATA [--split test|train] [--out predictions.csv] [--data.classes 5 6 7 …]
 
-MODEL is the model/ folder of a run. DATA is a name as in `config.Data` (digits, tfds:NAME, folder:PATH, npz:PATH; a
-folder with images directly in it and an npz file without y have no labels), or the word `target`: the data that the
-network was fine-tuned for, split as they were then, so that its accuracy is the one that the run reported.
+MODEL is the model/ folder of a run. DATA is a name as in `config.Data` (digits, tfds:NAME, folder:PATH, npz:PATH, csv:PATH,
+parquet:PATH; a folder with images directly in it, an npz file without y and a table without the target column have no
+labels), or the word `target`: the data that the network was fine-tuned for, split as they were then, so that its accuracy is
+the one that the run reported. A table's target and group columns are those of that run, unless --data.FIELD says otherwise.
 """
 
 import argparse
@@ -21,7 +22,9 @@ import tyro
 
 from experiments import config as configs
 from experiments import evaluation, networks, sources, workdir
-from experiments.datasets.unlabelled import read_unlabelled
+from experiments.datasets import table_map
+from experiments.datasets.table import is_table
+from experiments.datasets.unlabelled import read_unlabelled, read_unlabelled_table
 from experiments.errors import reported
 from mmd_jax.transfer import inference
 
@@ -60,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         network, variables, description = networks.load_network(known.model)
         data = data_settings(known.data, fields, description)
         seed = description["seed"] if known.seed is None else known.seed
-        inputs = read(data, description["input"], split=known.split, seed=seed, data_dir=known.data_dir)
+        inputs = read(data, description, split=known.split, seed=seed, data_dir=known.data_dir)
 
         logs = inference.log_probabilities(network, variables, inputs.x, precision=description["precision"])
         classes = description["classes"]
@@ -74,6 +77,9 @@ def data_settings(name: str, fields: Sequence[str], description: dict[str, Any])
     """The settings of the data: from --data.FIELD and, for the word target, what the network was fine-tuned for."""
     trained_for = configs.Data(**configs.from_json(description["trained_for"]))
     default = trained_for if name == "target" else configs.Data(name=name)
+    if is_table(name):
+        same = ("label_key", "label_above", "group_key")
+        default = dataclasses.replace(default, **{field: getattr(trained_for, field) for field in same})
     section = dataclasses.field(default_factory=configs.Data)
     wrapper = dataclasses.make_dataclass("Options", [("data", configs.Data, section)], frozen=True)
     configs.check_flags(fields, wrapper())
@@ -87,12 +93,12 @@ def data_settings(name: str, fields: Sequence[str], description: dict[str, Any])
     return options.data
 
 
-def read(data: configs.Data, expected: dict[str, Any], *, split: str, seed: int, data_dir: str) -> Inputs:
+def read(data: configs.Data, description: dict[str, Any], *, split: str, seed: int, data_dir: str) -> Inputs:
     """The rows of one split, in the format that the network takes.
 
     Args:
       data: which data.
-      expected: {"shape": of one row, "dtype"}, as the network's description has it.
+      description: the network's: {"input": {"shape": of one row, "dtype"}, "table": its map or none}.
       split: "test" or "train"; data without labels are taken whole.
       seed: of the split, where the data have none.
       data_dir: where `make data` put its files.
@@ -100,12 +106,21 @@ def read(data: configs.Data, expected: dict[str, Any], *, split: str, seed: int,
     Raises:
       ValueError: rows that can't be brought to that format, and all that the readers refuse.
     """
-    shape, dtype = tuple(expected["shape"]), expected["dtype"]
-    if unlabelled := read_unlabelled(data.name, shape[:2]):
+    shape, dtype = tuple(description["input"]["shape"]), description["input"]["dtype"]
+    table = table_map.from_json(description["table"]) if description.get("table") else None
+    if (table is not None) != is_table(data.name):
+        raise ValueError(
+            f"the network was trained on {'a table' if table else 'other data than a table'}, and {data.name} is "
+            f"{'none' if table else 'one'}; no fixed map joins them"
+        )
+    if table is not None and (rows_of_table := read_unlabelled_table(data, Path(data_dir).expanduser(), table)):
+        x, names = rows_of_table
+        labels = None
+    elif unlabelled := read_unlabelled(data.name, shape[:2]):
         x, names = unlabelled
         labels = None
     else:
-        dataset = sources.load(data, seed=seed, data_dir=data_dir)
+        dataset = sources.load(data, seed=seed, data_dir=data_dir, table=table)
         x, y, rows = (
             (dataset.test_x, dataset.test_y, dataset.test_rows)
             if split == "test"

@@ -18,6 +18,8 @@ from experiments.datasets.prepared import Keys, open_prepared
 from experiments.datasets.raw import Raw, Rows
 from experiments.datasets.select import check_rows, of_each_class, part_of, split_rows, stratified
 from experiments.datasets.stock import STOCK
+from experiments.datasets.table import is_table, open_table
+from experiments.datasets.table_map import TableMap, apply, fit, take, tally, unknown
 
 
 class Dataset(NamedTuple):
@@ -33,6 +35,7 @@ class Dataset(NamedTuple):
       origins: what `train_rows` and `test_rows` count in: equal numbers of equal origins are the same row, in any Dataset.
       note: what was done to bring the data in shape, in sentences for the report; may be empty.
       image: whether the inputs are images.
+      table: the map that made the rows, where the data are a table.
     """
 
     train_x: np.ndarray
@@ -47,23 +50,25 @@ class Dataset(NamedTuple):
     origins: tuple[str, str]
     note: str
     image: bool
+    table: TableMap | None = None
 
 
-def load(data: config.Data, *, seed: int, data_dir: str) -> Dataset:
+def load(data: config.Data, *, seed: int, data_dir: str, table: TableMap | None = None) -> Dataset:
     """Reads a data set and selects what the settings ask for.
 
     Args:
       data: which data, and which part of them.
       seed: of the split, the parts and the limits; two loads with the same seed take disjoint parts (i, k) ≠ (j, k).
       data_dir: where `make data` put its files; decoded images are kept there.
+      table: the map of the table that the network was trained on; none: one is fitted to the training rows.
 
     Raises:
       FileNotFoundError: the data are not there; the message says how to get them.
       ValueError: an unknown name, a setting out of range, or data that can't be used; the message names the value.
     """
     _check_settings(data)
-    raw = _open(data, Path(data_dir).expanduser())
-    notes = []
+    raw = _open(data, Path(data_dir).expanduser(), table)
+    notes = list(raw.notes)
     labels, names = _labels(raw, data.name)
     groups = [s.groups for s in (raw.train, raw.test) if s is not None]
     splits = [np.arange(len(y)) for y in labels]
@@ -96,7 +101,7 @@ def load(data: config.Data, *, seed: int, data_dir: str) -> Dataset:
         if limit is not None and limit < len(rows):
             rows = rows[stratified(y[rows], limit, _random(seed, f"limit of {kind}"), f"{kind} limit of {data.name}")]
         chosen.append(rows)
-    return _assemble(data, raw, chosen, labels, groups, names, notes)
+    return _assemble(data, raw, chosen, labels, groups, names, notes, table)
 
 
 def common_format(source: Dataset, target: Dataset) -> tuple[Dataset, Dataset, str]:
@@ -109,9 +114,13 @@ def common_format(source: Dataset, target: Dataset) -> tuple[Dataset, Dataset, s
       Both, and what was done to bring them in shape, in sentences: their own notes, then what was done here.
 
     Raises:
-      ValueError: one has images and the other doesn't, or their rows differ in length.
+      ValueError: one has images, or is a table, and the other doesn't or isn't; or their rows differ in length.
     """
     notes = list(dict.fromkeys(d.note for d in (source, target) if d.note))
+    if (source.table is None) != (target.table is None):
+        raise ValueError(
+            "one of source and target is a table (csv:, parquet:) and the other is not; no fixed map joins them"
+        )
     if source.image != target.image or (not source.image and source.train_x.shape[1] != target.train_x.shape[1]):
         have = [f"{'images' if d.image else 'rows'} {list(d.train_x.shape[1:])}" for d in (source, target)]
         raise ValueError(f"source and target differ in feature size: {have[0]} and {have[1]}; no fixed map joins them")
@@ -148,8 +157,13 @@ def _check_settings(data: config.Data) -> None:
         raise ValueError(f"classes = {list(data.classes)} of {data.name} names a class twice")
 
 
-def _open(data: config.Data, data_dir: Path) -> Raw:
+def _open(data: config.Data, data_dir: Path, table: TableMap | None) -> Raw:
     kind, _, rest = data.name.partition(":")
+    if is_table(data.name):
+        return open_table(data, data_dir, table)
+    for setting in ("where", "numeric", "categorical", "drop", "label_above"):
+        if getattr(data, setting) not in ((), None):
+            raise ValueError(f"{setting} = {getattr(data, setting)!r} is for tables (csv:, parquet:), not {data.name}")
     if data.name == "digits":
         return open_digits()
     if data.name in STOCK:
@@ -165,7 +179,7 @@ def _open(data: config.Data, data_dir: Path) -> Raw:
         return open_folder(path, **splits, size=data.size, cache_dir=data_dir / "cache")
     if kind == "npz" and rest:
         return open_npz(Path(rest).expanduser(), data.group_key)
-    known = ["digits", *STOCK, "tfds:NAME[/config][:version]", "folder:PATH", "npz:PATH"]
+    known = ["digits", *STOCK, "tfds:NAME[/config][:version]", "folder:PATH", "npz:PATH", "csv:PATH", "parquet:PATH"]
     raise ValueError(f"there is no data set {data.name!r}; there are {', '.join(known)}")
 
 
@@ -208,6 +222,7 @@ def _assemble(
     groups: list[np.ndarray | None],
     names: tuple[str, ...],
     notes: list[str],
+    table: TableMap | None,
 ) -> Dataset:
     """Checks what was chosen, renumbers its labels, reads its inputs."""
     kept = _classes(data.classes, names) if data.classes else list(range(len(names)))
@@ -219,7 +234,14 @@ def _assemble(
     if absent := [n for c, n in enumerate(class_names) if c not in ys[0]]:
         notes.append(f"{data.name} has no rows of the classes {', '.join(absent)} here.")
     splits: list[Rows] = [raw.train, raw.test or raw.train]
-    xs = _one_size([split.read(r) for split, r in zip(splits, rows)], data)
+    if raw.frame is None:
+        xs = _one_size([split.read(r) for split, r in zip(splits, rows)], data)
+    else:
+        frames = [take(raw.frame, r) for r in rows]
+        if table is None:
+            table = fit(tally(frames[0]), max_categories=data.max_categories, where=data.name)
+        notes += [f"{data.name}: {line}" for line in unknown(table, frames[0])]
+        xs = [apply(table, frame) for frame in frames]
     if data.size is not None and xs[0].ndim != 4:
         raise ValueError(f"size = {data.size}: {data.name} holds rows of {xs[0].shape[1]} numbers, not images")
     if data.size is not None:
@@ -234,6 +256,7 @@ def _assemble(
                 f"row {(rows[0] if kind == 'training' else rows[1])[row]}); remove or replace them"
             )
     group_rows = [None if g is None else g[r] for g, r in zip(groups, rows)]
+    numbers = [r if split.numbers is None else split.numbers[r] for split, r in zip(splits, rows)]
     return Dataset(
         xs[0],
         ys[0],
@@ -242,11 +265,12 @@ def _assemble(
         class_names,
         group_rows[0],
         group_rows[1],
-        rows[0],
-        rows[1],
+        numbers[0],
+        numbers[1],
         (splits[0].origin, splits[1].origin),
         " ".join(notes),
         xs[0].ndim == 4,
+        None if raw.frame is None else table,
     )
 
 

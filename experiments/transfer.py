@@ -42,8 +42,9 @@ def compute(config: Config, directory: Path, command: str = "") -> None:
     with clock("load"):
         # Everything that can be refused is refused before the work directory is made.
         data = phases.load(config)
+        given, config = config, phases.with_table(config, data)
         networks = phases.build(config, data)
-    phases.open_workdir(config, directory)
+    phases.open_workdir(given, directory)
     phases.save_splits(directory, data)
     phases.save_tensors(config, directory, networks)
     keys = phases.make_keys(config.seed)

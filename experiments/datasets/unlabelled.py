@@ -1,11 +1,14 @@
-"""Inputs without labels: a folder with images directly in it, an npz file with x alone."""
+"""Inputs without labels: a folder with images directly in it, an npz file with x alone, a table without the target column."""
 
 from pathlib import Path
 
 import numpy as np
 
+from experiments.config import Data
 from experiments.datasets import images
 from experiments.datasets.arrays import as_inputs
+from experiments.datasets.table import locate, open_table
+from experiments.datasets.table_map import TableMap, apply
 from experiments.progress import track
 from experiments.workdir import read_npz
 
@@ -41,3 +44,24 @@ def read_unlabelled(name: str, size: tuple[int, int]) -> tuple[np.ndarray, list[
             raise ValueError(f"x in {path} has no rows")
         return x, [str(i) for i in range(len(x))]
     return None
+
+
+def read_unlabelled_table(data: Data, data_dir: Path, table: TableMap) -> tuple[np.ndarray, list[str]] | None:
+    """Reads the rows of a table that lacks its target column.
+
+    Args:
+      data: whose `where` chooses rows.
+      data_dir: where a relative path is looked for too.
+      table: the map of the network's source.
+
+    Returns:
+      float32 rows and the number of each in the file; None where the target column is there.
+
+    Raises:
+      FileNotFoundError, ValueError: as `open_table`.
+    """
+    if data.label_key in locate(data, data_dir).names:
+        return None
+    raw = open_table(data, data_dir, table, labelled=False)
+    assert raw.frame is not None and raw.train.numbers is not None
+    return apply(table, raw.frame), [str(number) for number in raw.train.numbers]

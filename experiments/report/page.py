@@ -275,6 +275,7 @@ def comparison(run: Run, show: Shower) -> Html:
                 else "",
             ),
             table_of_scores(rows, level),
+            ranking(run, arms),
             show(
                 "confusion",
                 "Confusion matrix of the chosen network",
@@ -284,6 +285,31 @@ def comparison(run: Run, show: Shower) -> Html:
                 confused(run),
             ),
         ]
+    )
+
+
+def ranking(run: Run, arms: Sequence[tuple[str, str]]) -> Html | None:
+    """ROC AUC, where there are two classes."""
+    auc = run.result["accuracy"].get("roc_auc")
+    if auc is None:
+        return None
+    names = run.result["data"]["target"]["classes"]
+    difference = (
+        f" Difference on the same rows: {words.significant(auc['paired_difference'])}, interval "
+        f"{words.span(auc['interval'], words.significant)}."
+        if len(arms) > 1
+        else ""
+    )
+    return table(
+        ("", "ROC AUC", f"{words.level(run)} interval"),
+        [
+            (name, words.significant(auc[key]), words.span(auc[f"{key}_interval"], words.significant))
+            for name, key in arms
+        ],
+        numbers=(1, 2),
+        caption=f"ROC AUC: how often, of a random test row of class {names[1]} and one of class {names[0]}, the first gets "
+        "the higher probability of it; 0.5 is guessing, and a rare class counts as much as a frequent one. Intervals by the "
+        f"jackknife, over whole groups where rows have groups.{difference}",
     )
 
 

@@ -10,7 +10,9 @@ from jax import Array
 from mmd_jax.models.layered import Layer, Network, from_layers
 
 
-def mlp(num_classes: int, *, hidden: Sequence[int] = (128,)) -> Network:
+def mlp(
+    num_classes: int, *, hidden: Sequence[int] = (128,), categories: Sequence[int] = (), embedding: int = 8
+) -> Network:
     """Layers fc1, fc2, …, with ReLU between them, on inputs [batch, ...] that are flattened; by default 784-128-10.
 
     Weights are He's, biases 0; the base is all layers but the last; the dtype is that of parameters and inputs.
@@ -18,6 +20,8 @@ def mlp(num_classes: int, *, hidden: Sequence[int] = (128,)) -> Network:
     Args:
       num_classes: units of the last layer, > 0.
       hidden: units of the others, each > 0.
+      categories: sizes of the one-hot blocks with which a row ends, for rows of a table; a layer "embed" comes first then.
+      embedding: as of `embed`.
 
     >>> network = mlp(10)
     >>> jax.tree.map(jnp.shape, network.init(jax.random.key(0), jnp.ones((1, 28, 28, 1))))["params"]["fc1"]["kernel"]
@@ -25,8 +29,49 @@ def mlp(num_classes: int, *, hidden: Sequence[int] = (128,)) -> Network:
     """
     if num_classes < 1 or min(hidden, default=1) < 1:
         raise ValueError(f"num_classes and hidden must be positive, got {num_classes} and {tuple(hidden)}")
-    layers = [(f"fc{i}", dense(units)) for i, units in enumerate(hidden, 1)]
+    layers = [("embed", embed(categories, embedding))] if categories else []
+    layers += [(f"fc{i}", dense(units)) for i, units in enumerate(hidden, 1)]
     return from_layers([*layers, (f"fc{len(hidden) + 1}", dense(num_classes, relu=False))])
+
+
+def embed(categories: Sequence[int], width: int) -> Layer:
+    """Each one-hot block with which a row [batch, d] ends becomes a short vector; the columns before them stay.
+
+        (x, √½ e_a, √½ e_b, …) → (x, E₁ᵀe_a, E₂ᵀe_b, …)
+
+    Args:
+      categories: sizes of the blocks, each > 0.
+      width: numbers a category, > 0; at most as many as the block has places.
+
+    >>> layer = embed((3,), 2)
+    >>> x = jnp.array([[5.0, 0.0, 1.0, 0.0]])
+    >>> layer.apply(layer.init(jax.random.key(0), x), x).shape
+    (1, 3)
+
+    Guo and Berkhahn, Entity embeddings of categorical variables, arXiv:1604.06737.
+    """
+    if min(categories) < 1 or width < 1:
+        raise ValueError(f"categories and embedding must be positive, got {tuple(categories)} and {width}")
+    places = sum(categories)
+
+    def init(key: Array, x: Array):
+        if x.shape[1] < places:
+            raise ValueError(f"rows have {x.shape[1]} numbers, but the blocks of their categories {places}")
+        # √½ a one, so that an embedding has about the size of a scaled number.
+        return {
+            f"table{i}": he_normal(jax.random.fold_in(key, i), (size, min(width, size)), x.dtype, gain=2.0 * size)
+            for i, size in enumerate(categories, 1)
+        }
+
+    def apply(params, x: Array) -> Array:
+        first = x.shape[1] - places
+        parts = [x[:, :first]]
+        for i, size in enumerate(categories, 1):
+            parts.append(x[:, first : first + size] @ params[f"table{i}"])
+            first += size
+        return jnp.concatenate(parts, axis=1)
+
+    return Layer(init, apply)
 
 
 def dense(units: int, *, relu: bool = True, zero: bool = False) -> Layer:

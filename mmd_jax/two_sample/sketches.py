@@ -141,7 +141,9 @@ def _probe(frequencies: Array) -> tuple[float, ...]:
     return tuple(float(value) for value in np.ravel(np.asarray(frequencies))[:4])
 
 
-def accumulate(key: Key[Array, ""], sketch: Sketch, rows: Numbers, *, evenly: bool = False) -> Sketch:
+def accumulate(
+    key: Key[Array, ""], sketch: Sketch, rows: Numbers, *, evenly: bool = False, bins: Numbers | None = None
+) -> Sketch:
     """Add rows to a sketch: each goes to a random bin, so it does not matter in which order rows come.
 
     New numbers of rows compile nothing, but for each power of two once.
@@ -153,12 +155,15 @@ def accumulate(key: Key[Array, ""], sketch: Sketch, rows: Numbers, *, evenly: bo
       evenly: deal the rows of this call out so that the bins hold equal counts, or nearly; which row goes where stays
         random. Then `sketch_test` can be exact; but only where a call holds the whole sample, or where rows come in
         random order. If they come sorted by class, the bins would be more alike than the samples are.
+      bins: the bin of each row, 0 … s − 1, shape [N], where rows depend on each other and whole groups are to share one: by a
+        hash of the group, say, that knows nothing of the rows. None: as above.
 
     Returns:
       The sketch of all rows.
 
     Raises:
-      ValueError: rows that are not a matrix of finite numbers with d features.
+      ValueError: rows that are not a matrix of finite numbers with d features; bins that are not one a row, in 0 … s − 1, or
+        given with `evenly`.
       TypeError: a key that is not a typed key; entries that are not real numbers.
 
     Example:
@@ -178,10 +183,13 @@ def accumulate(key: Key[Array, ""], sketch: Sketch, rows: Numbers, *, evenly: bo
     start = jnp.argmin(sketch.counts).astype(jnp.int32) if evenly else 0
     capacity = count if traced else padded_size(count)
     num_bins = sketch.counts.shape[0]
-    bins = _draw_bins(key, count, start, capacity=capacity, num_bins=num_bins, evenly=evenly)
+    if bins is None:
+        bins = _draw_bins(key, count, start, capacity=capacity, num_bins=num_bins, evenly=evenly)
+    else:
+        _check_given_bins(bins, count, num_bins, evenly)
     sums = sketch[2:]
     if traced:
-        return Sketch(*sketch[:2], *add_to_bins(sketch.frequencies, sums, jnp.asarray(checked), bins))
+        return Sketch(*sketch[:2], *add_to_bins(sketch.frequencies, sums, jnp.asarray(checked), jnp.asarray(bins)))
     of_row = np.asarray(bins)
     for first in range(0, count, CHUNK_ROWS):
         here = slice(first, min(first + CHUNK_ROWS, count))
@@ -191,6 +199,15 @@ def accumulate(key: Key[Array, ""], sketch: Sketch, rows: Numbers, *, evenly: bo
         chunk[: here.stop - first], chunk_bins[: here.stop - first] = checked[here], of_row[here]
         sums = add_to_bins(sketch.frequencies, sums, chunk, chunk_bins)
     return Sketch(*sketch[:2], *sums)
+
+
+def _check_given_bins(bins: Any, count: int, num_bins: int, evenly: bool) -> None:
+    if evenly:
+        raise ValueError("bins are given and evenly is set; give one.")
+    if np.shape(bins) != (count,) or is_traced(bins):
+        raise ValueError(f"bins has shape {np.shape(bins)}; expected a bin for each of the {count} rows, not traced.")
+    if not np.issubdtype(np.asarray(bins).dtype, np.integer) or np.min(bins) < 0 or np.max(bins) >= num_bins:
+        raise ValueError(f"bins run from {np.min(bins)} to {np.max(bins)}; expected whole numbers 0 … {num_bins - 1}.")
 
 
 def _check_chunk(rows: Any, d: int) -> Any:
