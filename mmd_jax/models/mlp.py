@@ -25,8 +25,12 @@ def mlp(num_classes: int, *, hidden: Sequence[int] = (128,)) -> Network:
     """
     if num_classes < 1 or min(hidden, default=1) < 1:
         raise ValueError(f"num_classes and hidden must be positive, got {num_classes} and {tuple(hidden)}")
-    layers = [(f"fc{i}", dense(units)) for i, units in enumerate(hidden, 1)]
-    return from_layers([*layers, (f"fc{len(hidden) + 1}", dense(num_classes, relu=False))])
+    return from_layers([*mlp_base(hidden), (f"fc{len(hidden) + 1}", dense(num_classes, relu=False))])
+
+
+def mlp_base(hidden: Sequence[int]) -> list[tuple[str, Layer]]:
+    """The layers of `mlp` without the last, for `from_layers` or `autoencoder`."""
+    return [(f"fc{i}", dense(units)) for i, units in enumerate(hidden, 1)]
 
 
 def dense(units: int, *, relu: bool = True) -> Layer:
