@@ -2,10 +2,10 @@
 
     python -m experiments.pairings --config configs/pairings.py [--workdir DIR] [--field.sub value]
 
-S→S: a classifier of the source is fine-tuned on few labels of the target. S→U: its features are clustered on the target, without
-labels; and it is trained with the MMD between both as a part of its loss. U→S: the source's autoencoder becomes a classifier from
-few labels. U→U: the autoencoder's code is clustered. Each stands beside the same target without transfer. The same command goes on
-where it was stopped, arm by arm.
+S→S: a classifier of the source is fine-tuned on few labels of the target. S→U: its features are clustered on the target,
+without labels; and it is trained with the MMD between both as a part of its loss. U→S: the source's autoencoder becomes a
+classifier from few labels. U→U: the autoencoder's code is clustered. Each stands beside the same target without transfer. The same command goes
+on where it was stopped, arm by arm.
 """
 
 import functools
@@ -17,6 +17,7 @@ from pathlib import Path
 from experiments import cells, workdir
 from experiments.cells import Cell
 from experiments.errors import reported
+from experiments.fits import digest
 from experiments.pairing import arms, summary
 from experiments.pairing.settings import NOT_THE_EXPERIMENT, Pairings, load
 from experiments.report import pairings as report
@@ -38,12 +39,13 @@ def run(settings: Pairings, directory: Path, command: str = "") -> None:
     workdir.open_workdir(directory, settings, ignore=NOT_THE_EXPERIMENT)
 
     seed_of = functools.lru_cache(maxsize=1)(functools.partial(arms.Seed, settings, nets))
-    grid = arms.cells_of(settings, functools.partial(arms.contents, settings))
+    rows = digest([(data.train_x, data.train_y, data.test_x, data.test_y) for data in (source, target)])
+    grid = arms.cells_of(settings, rows)
 
     def run_one(cell: Cell) -> dict[str, object]:
         return arms.run(seed_of(cell.settings["seed"]), cell.settings["arm"], cell.settings["labels"])
 
-    rows = cells.run_cells(grid, run_one, directory / "arms", label="pairings")
+    reached = cells.run_cells(grid, run_one, directory / "arms", label="pairings")
     about = summary.header(
         settings,
         source,
@@ -53,7 +55,7 @@ def run(settings: Pairings, directory: Path, command: str = "") -> None:
         adapted=arms.adapted_layers(settings, nets.source),
         features=nets.features,
     )
-    found = summary.summarise(about, rows)
+    found = summary.summarise(about, reached)
     workdir.write_json(directory / "pairings.json", found)
     report.write(directory)
     print(f"{report.answer(found)}\nReport: {directory / 'report.html'}")

@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import json
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +12,6 @@ import numpy as np
 from experiments import networks, sources, workdir
 from experiments.cells import Cell
 from experiments.datasets.select import stratified
-from experiments.fits import digest
 from experiments.pairing.clusters import agreement, clustered
 from experiments.pairing.settings import NOT_THE_EXPERIMENT, Fit, Pairings
 from mmd_jax.models.autoencoder import autoencoder
@@ -82,17 +80,17 @@ class Nets(NamedTuple):
     features: str
 
 
-def cells_of(settings: Pairings, contents: Callable[[int], str]) -> list[Cell]:
+def cells_of(settings: Pairings, rows: str) -> list[Cell]:
     """The grid: every arm of every seed.
 
     Args:
       settings: the settings.
-      contents: seed -> a digest of its rows.
+      rows: a digest of the first seed's; the others follow from the same data.
     """
     kept = {name: value for name, value in workdir.plain(settings).items() if name not in NOT_THE_EXPERIMENT}
+    about = json.dumps([kept, rows, VERSION], sort_keys=True)
     found = []
     for seed in range(settings.seed, settings.seed + settings.seeds):
-        about = json.dumps([kept, contents(seed), VERSION], sort_keys=True)
         own = {"seed": seed, "experiment": hashlib.sha256(about.encode()).hexdigest()[:12]}
         for arm in ARMS:
             for labels in settings.labels if arm.labelled else (0,):
@@ -109,14 +107,6 @@ def load(settings: Pairings, seed: int) -> tuple[sources.Dataset, sources.Datase
     return sources.common_format(source, target)
 
 
-def contents(settings: Pairings, seed: int) -> str:
-    """A digest of a seed's rows."""
-    source, target, _ = load(settings, seed)
-    return digest(
-        [rows for data in (source, target) for rows in (data.train_x, data.train_y, data.test_x, data.test_y)]
-    )
-
-
 def check_sizes(settings: Pairings, target: sources.Dataset) -> None:
     """Refuses more clusters than rows, and fewer labels than classes or more than rows."""
     rows, classes = len(target.train_y), len(target.class_names)
@@ -128,8 +118,8 @@ def check_sizes(settings: Pairings, target: sources.Dataset) -> None:
     for labels in settings.labels:
         if not classes <= labels <= rows:
             raise ValueError(
-                f"labels = {labels}, but {settings.target.name} has {classes} classes and {rows} training rows; expected a label a "
-                f"class at least, and no more than there are rows: {classes} … {rows}"
+                f"labels = {labels}, but {settings.target.name} has {classes} classes and {rows} training rows; expected "
+                f"{classes} … {rows}: a label a class at least, and no more than there are rows"
             )
 
 

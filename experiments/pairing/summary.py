@@ -106,7 +106,7 @@ def lines(rows: Sequence[Mapping[str, Any]]) -> list[Line]:
     """Every comparison for which there are numbers."""
     found = [line for comparison in COMPARISONS for line in _lines(comparison, rows)]
     known = [i for i, line in enumerate(found) if line.pvalue is not None]
-    adjusted = holm([found[i].pvalue for i in known]) if known else []
+    adjusted: Sequence[float] = holm([found[i].pvalue for i in known]).tolist() if known else []
     for i, pvalue in zip(known, adjusted, strict=True):
         line = found[i]
         side = "better" if line.difference.estimate > 0 else "worse"

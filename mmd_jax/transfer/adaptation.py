@@ -116,7 +116,7 @@ def _loss(
         outputs, logits, state = _outputs(network, variables, both, settings.layers, dtype, tuple(train), key)
         logits = logits[: len(y)]
         entropy = optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
-        mmd2 = sum(averaged_mmd2(h[: len(y)], h[len(y) :], settings.bandwidths) for h in outputs)
+        mmd2 = jnp.stack([averaged_mmd2(h[: len(y)], h[len(y) :], settings.bandwidths) for h in outputs]).sum()
         accuracy = (logits.argmax(-1) == y).mean(dtype=jnp.float32)
         return entropy + settings.weight * mmd2, (state, {"accuracy": accuracy, "mmd2": mmd2})
 
@@ -149,7 +149,7 @@ def _outputs(
 ) -> tuple[list[Array], Array, Variables]:
     """The named layers' outputs as vectors [n, d], the last layer's, and the state: one pass, in slices."""
     outputs, begin = [], 0
-    state = {name: tree for name, tree in variables.items() if name != "params"}
+    state: Variables = {name: tree for name, tree in variables.items() if name != "params"}
     for end in sorted({*(network.layers.index(name) + 1 for name in layers), len(network.layers)}):
         x, state = forward(network, {**variables, **state}, x, start=begin, stop=end, dtype=dtype, train=train, key=key)
         begin = end
