@@ -4,8 +4,8 @@
 
 S→S: a classifier of the source is fine-tuned on few labels of the target. S→U: its features are clustered on the target,
 without labels; and it is trained with the MMD between both as a part of its loss. U→S: the source's autoencoder becomes a
-classifier from few labels. U→U: the autoencoder's code is clustered. Each stands beside the same target without transfer. The same command goes
-on where it was stopped, arm by arm.
+classifier from few labels. U→U: the autoencoder's code is clustered. Each stands beside the same target without transfer. The
+same command goes on where it was stopped, arm by arm.
 """
 
 import functools

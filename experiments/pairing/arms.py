@@ -184,6 +184,11 @@ class Seed:
             objective=nets.rebuild,
         )
 
+    def rebuild(self, variables: Variables | None) -> Variables:
+        """The autoencoder, trained on the target without labels: further, or from scratch."""
+        key, network, fit = self.keys["unlabelled"], self.nets.autoencoder, self.settings.unlabelled
+        return train(key, network, variables, self.target, fit, objective=self.nets.rebuild)
+
     def labelled(self, count: int) -> Rows:
         """So many target rows with their labels, the same for every arm."""
         random = np.random.default_rng([self.number, count, *b"labels"])
@@ -212,14 +217,10 @@ def run(seed: Seed, arm: str, labels: int) -> dict[str, Any]:
         found = train(seed.keys["source"], nets.source, seed.fresh, rows, settings.pretrain, objective=nets.adapt)
         return classified(seed, found) | cluster(seed, features(seed, nets.source, found))
     if arm in ("autoencoder", "autoencoder+", "own autoencoder"):
-        variables = None if arm == "own autoencoder" else seed.rebuilder
-        if arm != "autoencoder":
-            key = seed.keys["unlabelled"]
-            variables = train(
-                key, nets.autoencoder, variables, seed.target, settings.unlabelled, objective=nets.rebuild
-            )
-        explained = nets.rebuild.validate(nets.autoencoder, variables, seed.test)["explained"]
-        return cluster(seed, features(seed, nets.autoencoder, variables)) | {"explained": explained}
+        found = seed.rebuild(None) if arm == "own autoencoder" else seed.rebuilder
+        found = seed.rebuild(found) if arm == "autoencoder+" else found
+        explained = nets.rebuild.validate(nets.autoencoder, found, seed.test)["explained"]
+        return cluster(seed, features(seed, nets.autoencoder, found)) | {"explained": explained}
     start = {"scratch": lambda: None, "S→S": lambda: seed.classifier, "U→S": lambda: seed.rebuilder}[arm]()
     rows = seed.labelled(labels)
     found = train(seed.keys["few"], nets.target, start, rows, settings.few, new=nets.target.layers[-1:])

@@ -161,12 +161,13 @@ def how(found: Found) -> Html:
         "p",
         tag("b", "What was done. "),
         f"{header['seeds']} times, {header['source_rows']:,} rows of {header['source']} were drawn, and {header['target']} was "
-        f"split into {header['target_rows']:,} rows to learn from and {header['test_rows']:,} to test on. With a supervised target "
-        "only some of its rows have labels. With an unsupervised one none has: its rows are clustered by k-means into "
-        f"{header['clusters']} clusters, and these are compared with the classes, which nothing had seen. The classifiers and the "
-        f"encoder of the autoencoder have the same layers; what is clustered is the output of {header['features']}. All fits have "
-        "a fixed length, so no label of the target chose anything. “MMD² as a loss” is the cross-entropy on the source plus "
-        f"{header['weight']:g} × MMD² between source and target in {adapted}: it sees the target's rows, not their labels.",
+        f"split into {header['target_rows']:,} rows to learn from and {header['test_rows']:,} to test on. With a supervised "
+        "target only some of its rows have labels. With an unsupervised one none has: its rows are clustered by k-means into "
+        f"{header['clusters']} clusters, and these are compared with the classes, which nothing had seen. The classifiers and "
+        "the encoder of the autoencoder have the same layers; what is clustered is the output of "
+        f"{header['features']}. All fits have a fixed length, so no label of the target chose anything. “MMD² as a loss” is "
+        f"the cross-entropy on the source plus {header['weight']:g} × MMD² between source and target in {adapted}: it sees the "
+        "target's rows, not their labels.",
     )
 
 
@@ -205,9 +206,9 @@ def whole_table(found: Found) -> Html:
                     for line in lines
                 ],
                 numbers=(3, 5, 6, 7, 8),
-                caption=f"Means over seeds; in brackets Student's {level(found)} interval of the paired difference, not adjusted for "
-                f"there being {len(lines)} lines. p is adjusted by Holm's method over all of them, and the last column takes a side "
-                f"only where it is at most {1 - found['level']:.2g}.",
+                caption=f"Means over seeds; in brackets Student's {level(found)} interval of the paired difference, not adjusted "
+                f"for there being {len(lines)} lines. p is adjusted by Holm's method over all of them, and the last column takes "
+                f"a side only where it is at most {1 - found['level']:.2g}.",
             ),
         ]
     )

@@ -106,10 +106,16 @@ def cell(run: Run) -> tuple[str, str] | None:
     return found if RULES[plan["rule"]][found][0] == plan["regime"] else None
 
 
+def rule(run: Run) -> str:
+    """The rule that chose; where the user did, the one that would have been asked."""
+    found = run.result["plan"]["rule"]
+    return found if found in RULES else run.config["decision"]["rule"]
+
+
 def sizes(run: Run) -> dict[str, str]:
     """What the rule of this run calls small, medium and large."""
     settings = run.config["decision"]
-    if run.result["plan"]["rule"] == "patent":
+    if rule(run) == "patent":
         small, large = f"{settings['small']:,}", f"{settings['large']:,}"
         return {
             "small": f"fewer than {small} rows",
