@@ -16,6 +16,7 @@ def clustered(features: np.ndarray, num_clusters: int, *, seed: int, restarts: i
       ValueError: more clusters than rows, or numbers that are not finite.
     """
     from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits
 
     if not 1 <= num_clusters <= len(features):
         raise ValueError(
@@ -26,7 +27,9 @@ def clustered(features: np.ndarray, num_clusters: int, *, seed: int, restarts: i
         raise ValueError(
             f"{int((~np.isfinite(rows)).any(axis=1).sum())} of {len(rows)} rows to cluster hold NaN or infinite numbers"
         )
-    return KMeans(num_clusters, n_init=restarts, random_state=seed).fit_predict(rows)
+    # One thread: sums then have one order on every machine, and threads that wait for each other where cores are shared are slow.
+    with threadpool_limits(1):
+        return KMeans(num_clusters, n_init=restarts, random_state=seed).fit_predict(rows)
 
 
 def agreement(labels: np.ndarray, clusters: np.ndarray) -> dict[str, float]:

@@ -53,7 +53,7 @@ def answer(run: Run) -> str:
     interval = f"{level(run)} interval {span(accuracy['interval'], points)}"
     return {
         "better": f"Yes, reuse helps: {both}; {difference} ({interval}).",
-        "worse": f"No, reuse is worse than training from scratch: {both}; {difference} ({interval}).",
+        "worse": f"No, reuse is worse than training from scratch (negative transfer): {both}; {difference} ({interval}).",
         "unclear": f"No clear gain or loss from reuse: {both}; {difference}, and its {interval} "
         "includes 0, so this run cannot tell the two apart.",
         "unknown": f"Reuse and training from scratch can't be compared: {both}; {difference}, but "

@@ -123,7 +123,8 @@ def _loss(
     return loss
 
 
-def averaged_mmd2(x: Float[Array, "m d"], y: Float[Array, "n d"], multiples: Sequence[float]) -> Float[Array, ""]:
+@partial(jax.jit, static_argnames=("multiples",))
+def averaged_mmd2(x: Float[Array, "m d"], y: Float[Array, "n d"], multiples: tuple[float, ...]) -> Float[Array, ""]:
     """MMD²ᵤ averaged over Gaussian kernels with these multiples of the median distance; 0 where there is no such distance.
 
     Args:
@@ -176,17 +177,13 @@ def _validate(
     (source, logits), (target, _) = (in_batches(outputs, rows.x[:, side]) for side in (0, 1))
     entropy = optax.softmax_cross_entropy_with_integer_labels(jnp.asarray(logits), jnp.asarray(rows.y)).mean()
     mmd2 = sum(
-        _averaged_mmd2(jnp.asarray(x), jnp.asarray(y), multiples=settings.bandwidths)
-        for x, y in zip(source, target, strict=True)
+        averaged_mmd2(jnp.asarray(x), jnp.asarray(y), settings.bandwidths) for x, y in zip(source, target, strict=True)
     )
     return {
         "loss": float(entropy + settings.weight * mmd2),
         "accuracy": float((logits.argmax(-1) == rows.y).mean()),
         "mmd2": float(mmd2),
     }
-
-
-_averaged_mmd2 = partial(jax.jit, static_argnames=("multiples",))(averaged_mmd2)
 
 
 @partial(jax.jit, static_argnames=("network", "layers", "precision"))
