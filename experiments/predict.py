@@ -25,7 +25,6 @@ from experiments.datasets.unlabelled import read_unlabelled
 from experiments.errors import reported
 from mmd_jax.transfer import inference
 
-
 NEGATIVE_TRANSFER = (
     "warning: this is a reused network that was worse than the same network trained from scratch, beyond the interval, on the "
     "test rows of its own run (negative transfer); --decision.regime from_scratch makes that run keep the other"

@@ -50,7 +50,9 @@ def draw(found: dict[str, Any]) -> Figure:
         first, before = line["pairing"] != before, line["pairing"]
         labels = f", {line['labels']} labels" if line["labels"] else ""
         said = f"{SHORT[line['arm']]} | {SHORT[line['beside']]}{labels} · {METRICS[line['metric']]}"
-        names.append(f"{line['pairing']}   {said}" if first else said)
+        names.append(said)
+        if first:
+            left.text(0.02, y, line["pairing"], weight="bold", va="center")
         bar(left, line["reached_beside"], y + 0.14, VERMILION, "s", filled=False)
         bar(left, line["reached"], y - 0.14, BLUE, "o", filled=True)
         told = line["verdict"] != "unclear"
