@@ -3,7 +3,7 @@
 import math
 import textwrap
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -70,7 +70,7 @@ def picture(run: Run) -> Figure:
     for column, kind in enumerate(KINDS):
         for band, size in enumerate(reversed(bands)):
             chosen = (size, kind) == here
-            look = (
+            look: dict[str, Any] = (
                 {"fc": "#FBF7C2", "ec": BLACK, "lw": 2.4, "zorder": 1.5}
                 if chosen
                 else {"fc": "white", "ec": GREY, "lw": 0.9}
@@ -95,7 +95,7 @@ def picture(run: Run) -> Figure:
 def describe(axes: Axes, column: int, band: int, name: str, strategy: str, *, chosen: bool, below: bool) -> None:
     """The name of a cell and what its rule does there, at its head or at its foot."""
     lines = textwrap.wrap(strategy, 44)
-    edge = {"va": "bottom" if below else "top"}
+    edge: dict[str, Any] = {"va": "bottom" if below else "top"}
     heads, words_at = (band + 0.06 + 0.12 * len(lines), band + 0.04) if below else (band + 0.95, band + 0.82)
     axes.text(column + 0.025, heads, name, weight="bold", size=9.5, **edge)
     axes.text(column + 0.025, words_at, "\n".join(lines), size=9, **edge)

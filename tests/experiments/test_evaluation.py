@@ -55,8 +55,8 @@ def test_negative_transfer_is_found_where_it_is_planted_and_seldom_else():
     random = np.random.default_rng(3)
 
     def found(share: float) -> bool | None:
-        labels = np.zeros(800, int)
-        reused, scratch = ((random.random(800) > right).astype(int) for right in (share, 0.8))
+        labels = np.arange(800) % 2
+        reused, scratch = (np.where(random.random(800) < right, labels, 1 - labels) for right in (share, 0.8))
         return negative_transfer(compare(labels, reused, scratch, None), reused=True)
 
     assert np.mean([found(0.7) is True for _ in range(200)]) > 0.95
