@@ -3,9 +3,9 @@
     python -m experiments.transfer --config configs/two_layer.py
 
 The article's objective in two stages. On the source, (1/m) Σ L(y_i, f_θ(x_i)) is minimised over θ; then the last layer is
-replaced by one for the target's classes, and (1/n) Σ L(y_i, f_θ(x_i)) is minimised on the target over all of θ, starting from the θ
-that was found. L is the cross-entropy, and both are minimised by plain SGD at 0.01 (no momentum, no weight decay, no clipping) in ten
-epochs. The copied layer takes the same rate as the new one: `pretrained_rate=1`.
+replaced by one for the target's classes, and (1/n) Σ L(y_i, f_θ(x_i)) is minimised on the target over all of θ, starting from the
+θ that was found. L is the cross-entropy, and both are minimised by plain SGD at 0.01 (no momentum, no weight decay, no clipping)
+in ten epochs. The copied layer takes the same rate as the new one: `pretrained_rate=1`.
 
 Seen with seed 0 on two cores that much other work shared: 3 min 19 s (31 s of processor time). MMD² on the inputs .207, p = .001.
 79.0 % against 79.7 % from scratch on 5,000 test images: −0.6 points (95 % interval −1.3 … +0.1), so this run can't tell the two

@@ -252,7 +252,7 @@ def train(
         schedule=fit.schedule,
     )
     objective.check(network, rows)
-    prepared = finetune.prepare(key, network, variables or {}, stage, rows, None, recipe=recipe)
+    prepared = finetune.prepare(key, network, variables or {}, stage, rows, None, recipe=recipe, objective=objective)
     start = finetune.begin_fit(network, prepared, learning_rate=fit.learning_rate, recipe=recipe, objective=objective)
     *_, (last, _) = finetune.fit(network, prepared, start, recipe=recipe, objective=objective)
     return last.best

@@ -118,7 +118,7 @@ def mark(axes: Axes, run: Run, at: Place, x: Callable[[float], float], y: float)
     axes.plot(centre, y, "D", ms=11, color=color, mfc=color if at.ratio is not None else "white", mew=2, zorder=4)
     unit = " rows a class" if words.rule(run) == "quadrant" else " rows"
     rows = f"{at.size:,.0f}" if at.size >= 10 else words.significant(at.size, 2)
-    text = f"{words.short(words.data(run, 'target'), 36)}: {rows}{unit}\n{at.said}"
+    text = f"{words.short(run.config['target']['name'], 36)}: {rows}{unit}\n{at.said}"
     # Between the mark and the nearer end of its box, or away from it where that leaves no room: never over the cell's words.
     inside = y % 1
     above = inside < 1 / 3 or 1 / 2 < inside < 2 / 3

@@ -61,7 +61,7 @@ def adaptation(
     if not bandwidths or not all(0 < one < float("inf") for one in bandwidths):
         raise ValueError(f"bandwidths = {bandwidths}; expected positive multiples of the median distance, at least one")
     found = _Settings(layers, float(weight), tuple(map(float, bandwidths)))
-    return Objective(partial(_loss, found), partial(_validate, found), partial(_check, found))
+    return Objective(partial(_loss, found), partial(_validate, found), partial(_check, found), _sources)
 
 
 def paired(source: Rows, target: np.ndarray, random: np.random.Generator) -> Rows:
@@ -192,6 +192,10 @@ def _evaluated(
 ) -> tuple[list[Array], Array]:
     outputs, logits, _ = _outputs(network, variables, x, layers, precision)
     return outputs, logits
+
+
+def _sources(x: Array) -> Array:
+    return x[:, 0]
 
 
 def _check(settings: _Settings, network: Network, *parts: Rows) -> None:

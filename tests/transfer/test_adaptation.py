@@ -10,9 +10,10 @@ from mmd_jax.models.layered import from_layers
 from mmd_jax.models.mlp import dense, mlp
 from mmd_jax.transfer import finetune
 from mmd_jax.transfer.adaptation import BANDWIDTHS, adaptation, averaged_mmd2, paired
+from mmd_jax.transfer.decision import stages_of
 from mmd_jax.transfer.recipe import Recipe
 from mmd_jax.transfer.train import classification_loss
-from mmd_jax.types import Rows, Stage
+from mmd_jax.types import Plan, Rows, Stage
 from tests import reference
 
 
@@ -119,6 +120,25 @@ def test_domains_come_together_and_the_target_is_classified_better():
     assert found[0.0][1] > 0.95 and found[1.0][1] > 0.95
     assert found[1.0][0] < 0.2 * found[0.0][0]
     assert found[1.0][2] > found[0.0][2] + 0.2
+
+
+def test_a_plan_with_new_layers_is_carried_out_on_pairs(key):
+    """The copied layer stays where it is frozen; the new one has the shape that a source row gives it."""
+    x, y = pairs(n=16, d=3)
+    network = mlp(2, hidden=(4,))
+    variables = mlp(7, hidden=(4,)).init(key, x[:1, 0])
+    plan = Plan("given", "linear_probe", stages_of("linear_probe", network.layers), "A test.")
+    objective = adaptation(("fc2",), weight=0.5)
+    recipe = Recipe(epochs=2, batch_size=8)
+    rows = Rows(x, y)
+    run = finetune.finetune(
+        key, network, variables, plan, rows, rows, learning_rate=0.1, recipe=recipe, objective=objective
+    )
+    *_, (state, metrics) = run
+    params = state.train.variables["params"]
+    np.testing.assert_array_equal(params["fc1"]["kernel"], variables["params"]["fc1"]["kernel"])
+    assert params["fc2"]["kernel"].shape == (4, 2)
+    assert {"valid_mmd2", "valid_accuracy", "valid_loss", "mmd2"} <= metrics.keys()
 
 
 def test_paired_uses_every_target_row_alike():
