@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -194,7 +194,7 @@ def _evaluated(
     return outputs, logits
 
 
-def _sources(x: Array) -> Array:
+def _sources(x: Any) -> Any:
     return x[:, 0]
 
 

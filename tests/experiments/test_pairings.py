@@ -117,7 +117,7 @@ def test_an_arm_without_its_seed_beside_it_is_an_error():
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(compiled_once, tmp_path_factory):
     """The work directory of the tiny experiment, which was stopped half-way and resumed."""
     directory = tmp_path_factory.mktemp("pairings") / "run"
     whole, ran = arms.run, []
@@ -161,7 +161,7 @@ def test_a_resumed_experiment_repeats_nothing_and_gives_the_same(finished, tmp_p
         again = arms.run(seed, name, 0)
         assert {metric: row[metric] for metric in again} == pytest.approx(again)
     before = (finished / "arms" / "cells.jsonl").read_bytes()
-    pairings.run(TINY, finished, "again")
+    pairings.run(TINY, finished, "python -m experiments.pairings --config <tiny>")
     assert (finished / "arms" / "cells.jsonl").read_bytes() == before
 
 
