@@ -1,5 +1,6 @@
 """From predictions to numbers: accuracy, balanced accuracy, macro-F1, ROC AUC, and paired differences with intervals."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,25 @@ def _ranked(
             "interval": [difference.low, difference.high],
         }
     }
+
+
+def negative_transfer(accuracy: Mapping[str, Any], *, reused: bool) -> bool | None:
+    """Whether reuse is worse than training from scratch, beyond the interval of the paired difference.
+
+    Args:
+      accuracy: with "interval", of chosen − from scratch; its ends may be no numbers.
+      reused: whether the network was reused at all.
+
+    Returns:
+      True: the whole interval lies below 0. False: it lies above. None: it can't be told, or there is nothing to tell.
+
+    >>> [negative_transfer({"interval": ends}, reused=True) for ends in ([-0.3, -0.1], [0.1, 0.2], [-0.1, 0.2])]
+    [True, False, None]
+    """
+    low, high = (np.nan if end is None else float(end) for end in accuracy["interval"])
+    if not reused or np.isnan(low) or np.isnan(high):
+        return None
+    return True if high < 0 else False if low > 0 else None
 
 
 def binomial(right: np.ndarray, level: float, *, groups: np.ndarray | None = None) -> list[float]:

@@ -65,6 +65,7 @@ def adapt(
     rows = digest({"train": train, "valid": valid})
 
     def prepare(number: int, current: Variables) -> Prepared:
+        keep: dict[str, Any] = {} if keep_for is None else {"keep": keep_for(network, current, plan.stages[number])}
         return finetune.prepare(
             jax.random.fold_in(key, number),
             network,
@@ -74,7 +75,7 @@ def adapt(
             valid,
             recipe=settings,
             watch=lambda batches: track(batches, f"{name}: outputs of the frozen layers"),
-            **({} if keep_for is None else {"keep": keep_for(network, current, plan.stages[number])}),
+            **keep,
         )
 
     first = prepare(0, variables)  # the same for every rate

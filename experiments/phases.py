@@ -425,9 +425,11 @@ def test_log_probabilities(
     return inference.log_probabilities(network, arm.variables, rows.x, start=start, precision=precision, watch=watch)
 
 
-def save_model(config: Config, directory: Path, network: Network, chosen: Arm, data: Loaded) -> None:
+def save_model(
+    config: Config, directory: Path, network: Network, chosen: Arm, outcome: results.Outcome, data: Loaded
+) -> None:
     """Writes model/: the fine-tuned network, ready for use."""
-    target = data.target
+    target, reused = data.target, chosen.plan.regime != "from_scratch"
     checkpoints.save_model(
         directory / "model",
         chosen.variables,
@@ -440,5 +442,6 @@ def save_model(config: Config, directory: Path, network: Network, chosen: Arm, d
             "trained_for": asdict(config.target),
             "seed": config.seed,
             "precision": config.train.precision,
+            "negative_transfer": evaluation.negative_transfer(outcome.accuracy, reused=reused),
         },
     )

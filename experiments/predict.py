@@ -28,6 +28,11 @@ from experiments.datasets.unlabelled import read_unlabelled, read_unlabelled_tab
 from experiments.errors import reported
 from mmd_jax.transfer import inference
 
+NEGATIVE_TRANSFER = (
+    "warning: this is a reused network that was worse than the same network trained from scratch, beyond the interval, on the "
+    "test rows of its own run (negative transfer); --decision.regime from_scratch makes that run keep the other"
+)
+
 
 class Inputs(NamedTuple):
     """Rows to predict.
@@ -69,6 +74,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         classes = description["classes"]
         write(known.out, inputs, [classes[i] for i in logs.argmax(-1)], np.exp(logs.max(-1)))
         print(f"{len(inputs.x)} rows of {data.name}: {known.out}")
+        if description.get("negative_transfer"):
+            print(NEGATIVE_TRANSFER, file=sys.stderr)
         if inputs.labels is not None:
             print(accuracy(inputs.labels, logs.argmax(-1), classes))
 

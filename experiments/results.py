@@ -10,6 +10,7 @@ import numpy as np
 
 from experiments import workdir
 from experiments.config import Config
+from experiments.evaluation import negative_transfer
 from experiments.fits import Arm
 from experiments.measure import Measurement
 from experiments.verdicts import Judged
@@ -164,6 +165,7 @@ def write(
         "similarity": decided.similarity,
         "plan": summary(decided.plan),
         "accuracy": outcome.accuracy,
+        "negative_transfer": negative_transfer(outcome.accuracy, reused=decided.plan.regime != "from_scratch"),
         "learning_rate": {"chosen": chosen.learning_rate, "from_scratch": from_scratch.learning_rate},
         "validation_loss": {"chosen": chosen.valid_loss, "from_scratch": from_scratch.valid_loss},
         "frozen_unchanged": chosen.frozen_unchanged,

@@ -63,7 +63,7 @@ def compute(config: Config, directory: Path, command: str = "") -> None:
         scratch = phases.from_scratch(config, directory, keys.adapt, networks, chosen, data)
     with clock("evaluate"):
         outcome = phases.evaluate(config, networks.target, chosen, scratch, data)
-    phases.save_model(config, directory, networks.target, chosen, data)
+    phases.save_model(config, directory, networks.target, chosen, outcome, data)
     results.write(config, directory, decided, chosen, scratch, outcome, clock.seconds, command)
 
 

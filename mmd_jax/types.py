@@ -126,6 +126,11 @@ class Plan(NamedTuple):
     reason: str
 
 
+def as_they_are(x: Any) -> Any:
+    """The rows of most objectives are the network's inputs."""
+    return x
+
+
 class Objective(NamedTuple):
     """What a fit minimises. It is hashed with what a chunk is compiled for: make one once.
 
@@ -134,8 +139,10 @@ class Objective(NamedTuple):
       validate: (network, variables, rows, *, start=0, precision="float32") -> {"loss": …, other numbers by name}, over
         all rows, every layer in evaluation mode.
       check: (network, *parts) -> None; refuses rows that it can't be minimised on, by a ValueError.
+      inputs: (x of some rows) -> a batch as the network takes it, for the shapes of fresh weights.
     """
 
     loss: Callable[..., LossFn]
     validate: Callable[..., dict[str, float]]
     check: Callable[..., None]
+    inputs: Callable[[Any], Any] = as_they_are

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from experiments.report import words
+from experiments.report import size_similarity, words
 from experiments.report.markup import Html, join, table, tag
 from experiments.report.plots import units
 from experiments.report.run import Measured, Run, measured
@@ -222,6 +222,8 @@ def what_follows(run: Run, show: Show) -> Html:
                 + (" The stages are carried out one after the other." if len(plan["stages"]) > 1 else ""),
             ),
             tag("p", tag("b", "Kept outputs of frozen layers (cache). "), " ".join(caches)) if caches else None,
+            tag("h3", f"The rule “{words.rule(run)}” on the map of size × similarity"),
+            show("map", size_similarity.described(run), size_similarity.caption(run)),
             grid(run),
         ]
     )
@@ -251,7 +253,6 @@ def grid(run: Run) -> Html | None:
     classes = len(target["classes"])
     return join(
         [
-            tag("h3", f"The rule “{rule}”"),
             tag(
                 "table",
                 tag(

@@ -199,6 +199,12 @@ def warnings(run: Run) -> Html | None:
         )
     if two_sample and two_sample["note"]:
         found.append(two_sample["note"])
+    if words.verdict(run) == "worse":
+        found.append(
+            "Negative transfer: on this target the reused network is worse than one that knows nothing of the source. The folder "
+            "model/ holds the reused network all the same; the same command with --decision.regime from_scratch, in another work "
+            "directory, keeps the other."
+        )
     return join([tag("p", line, class_="warning") for line in found]) if found else None
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
-from experiments.report import words
+from experiments.report import size_similarity, words
 from experiments.report.network import plan_picture
 from experiments.report.run import Curve, Measured, Run, curves, measured, number
 from experiments.report.style import BLACK, BLUE, GREY, LIGHT, MATPLOTLIB, VERMILION, WIDTH
@@ -30,6 +30,7 @@ def figures(run: Run) -> dict[str, bytes]:
             ("samples", samples),
             ("mmd", mmd),
             ("verdict", verdict),
+            ("map", size_similarity.picture),
             ("plan", plan_picture),
             ("curves", adaptation),
             ("pretraining", pretraining),

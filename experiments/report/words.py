@@ -53,7 +53,7 @@ def answer(run: Run) -> str:
     interval = f"{level(run)} interval {span(accuracy['interval'], points)}"
     return {
         "better": f"Yes, reuse helps: {both}; {difference} ({interval}).",
-        "worse": f"No, reuse is worse than training from scratch: {both}; {difference} ({interval}).",
+        "worse": f"No, reuse is worse than training from scratch (negative transfer): {both}; {difference} ({interval}).",
         "unclear": f"No clear gain or loss from reuse: {both}; {difference}, and its {interval} "
         "includes 0, so this run cannot tell the two apart.",
         "unknown": f"Reuse and training from scratch can't be compared: {both}; {difference}, but "
@@ -106,10 +106,16 @@ def cell(run: Run) -> tuple[str, str] | None:
     return found if RULES[plan["rule"]][found][0] == plan["regime"] else None
 
 
+def rule(run: Run) -> str:
+    """The rule that chose; where the user did, the one that would have been asked."""
+    found = run.result["plan"]["rule"]
+    return found if found in RULES else run.config["decision"]["rule"]
+
+
 def sizes(run: Run) -> dict[str, str]:
     """What the rule of this run calls small, medium and large."""
     settings = run.config["decision"]
-    if run.result["plan"]["rule"] == "patent":
+    if rule(run) == "patent":
         small, large = f"{settings['small']:,}", f"{settings['large']:,}"
         return {
             "small": f"fewer than {small} rows",

@@ -38,12 +38,16 @@ def cnn8(num_classes: int, *, width: int = 16) -> Network:
     """
     if num_classes < 1 or width < 1:
         raise ValueError(f"num_classes and width must be positive, got {num_classes} and {width}")
+    return from_layers([*cnn8_base(width), ("fc8", dense(num_classes, relu=False))], num_base=5)
+
+
+def cnn8_base(width: int) -> list[tuple[str, Layer]]:
+    """The layers of `cnn8` without the last, for `from_layers` or `autoencoder`."""
     layers = [
         (f"conv{i}", _convolution(multiple * width, pooled))
         for i, (multiple, pooled) in enumerate(zip(CHANNELS, POOLED), 1)
     ]
-    layers += [("fc6", dense(8 * width)), ("fc7", dense(8 * width)), ("fc8", dense(num_classes, relu=False))]
-    return from_layers(layers, num_base=5)
+    return [*layers, ("fc6", dense(8 * width)), ("fc7", dense(8 * width))]
 
 
 def _convolution(channels: int, pooled: int) -> Layer:

@@ -29,9 +29,13 @@ def mlp(
     """
     if num_classes < 1 or min(hidden, default=1) < 1:
         raise ValueError(f"num_classes and hidden must be positive, got {num_classes} and {tuple(hidden)}")
-    layers = [("embed", embed(categories, embedding))] if categories else []
-    layers += [(f"fc{i}", dense(units)) for i, units in enumerate(hidden, 1)]
-    return from_layers([*layers, (f"fc{len(hidden) + 1}", dense(num_classes, relu=False))])
+    first = [("embed", embed(categories, embedding))] if categories else []
+    return from_layers([*first, *mlp_base(hidden), (f"fc{len(hidden) + 1}", dense(num_classes, relu=False))])
+
+
+def mlp_base(hidden: Sequence[int]) -> list[tuple[str, Layer]]:
+    """The layers of `mlp` without the last, for `from_layers` or `autoencoder`."""
+    return [(f"fc{i}", dense(units)) for i, units in enumerate(hidden, 1)]
 
 
 def embed(categories: Sequence[int], width: int) -> Layer:

@@ -121,7 +121,8 @@ def finetune(
     objective.check(network, train, valid)
     check_recipe(recipe)
     for number, stage in enumerate(plan.stages):
-        prepared = prepare(jax.random.fold_in(key, number), network, variables, stage, train, valid, recipe=recipe)
+        stage_key = jax.random.fold_in(key, number)
+        prepared = prepare(stage_key, network, variables, stage, train, valid, recipe=recipe, objective=objective)
         state = begin_fit(network, prepared, learning_rate=learning_rate, recipe=recipe, objective=objective)
         chunks = fit(network, prepared, state, recipe=recipe, objective=objective)
         for state, metrics in chunks:
@@ -139,6 +140,7 @@ def prepare(
     valid: Rows | None,
     *,
     recipe: Recipe,
+    objective: Objective = CLASSIFICATION,
     watch: Watch = iter,
     keep: Keep = lambda compute, rows: compute(rows),
 ) -> Prepared:
@@ -152,12 +154,13 @@ def prepare(
       stage: the stage; where it is cached, the rows pass through its frozen prefix here.
       train, valid: the network's own inputs; `valid` none: the fit has a fixed length, and its last state is kept.
       recipe: for its precision.
+      objective: for what the network takes of a row.
       watch: as in `inference.in_batches`, for the progress of caching.
       keep: called as keep(compute, rows) for compute(rows), the rows as they leave a cached prefix: a caller may have them.
     """
     init_key, order_key, step_key = jax.random.split(key, 3)
     if stage.reinitialised:
-        fresh = jax.jit(network.init)(init_key, jnp.asarray(train.x[:1]))
+        fresh = jax.jit(network.init)(init_key, jnp.asarray(objective.inputs(train.x[:1])))
         kept = tuple(name for name in network.layers if name not in stage.reinitialised)
         variables = leaves.replace(fresh, variables, kept)
     variables = jax.tree.map(jnp.asarray, dict(variables))

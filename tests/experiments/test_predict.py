@@ -54,6 +54,17 @@ def test_the_target_gives_the_reported_accuracy(finished, tmp_path, capsys):
     assert f"accuracy {reported['chosen']:.6g} ({right} of 60 rows" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("worse", [True, False, None, "absent"])
+def test_a_network_that_lost_to_from_scratch_says_so(worse, finished, tmp_path, capsys, monkeypatch):
+    network, variables, description = networks.load_network(finished / "model")
+    assert description["negative_transfer"] == read_json(finished / "result.json")["negative_transfer"]
+    del description["negative_transfer"]  # as in the folder of an older run
+    description |= {} if worse == "absent" else {"negative_transfer": worse}
+    monkeypatch.setattr(networks, "load_network", lambda path: (network, variables, description))
+    command(finished / "model", "target", "--out", tmp_path / "p.csv")
+    assert ("negative transfer" in capsys.readouterr().err) == (worse is True)
+
+
 def test_load_model_is_all_that_one_needs(finished, tmp_path):
     """Logits of `load_model` lead to the predictions and probabilities of the command."""
     apply, variables, classes = networks.load_model(finished / "model")

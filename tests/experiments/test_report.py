@@ -15,7 +15,7 @@ import pytest
 
 from experiments import workdir
 from experiments.config import Config, Data, Decision, Model
-from experiments.evaluation import compare
+from experiments.evaluation import compare, negative_transfer
 from experiments.report import page, plots, words
 from experiments.report.markup import Html, tag
 from experiments.report.run import curves, read
@@ -269,7 +269,7 @@ def test_page_is_whole_and_self_contained(made):
 def test_figures_are_files_of_their_kind_and_all_shown(made):
     name, directory = made
     files = sorted(path.name for path in (directory / "figures").iterdir())
-    expected = {"plan", "curves", "accuracy", "confusion"}
+    expected = {"map", "plan", "curves", "accuracy", "confusion"}
     expected |= {"samples"} if VARIANTS[name].get("image", True) else set()
     expected |= {"mmd", "pretraining"} if VARIANTS[name].get("source", True) else set()
     assert files == sorted(f"{stem}.{kind}" for stem in expected for kind in ("png", "svg"))
@@ -371,6 +371,24 @@ def test_the_answer_claims_what_the_interval_allows(interval, begins, tmp_path):
     assert said.count(". ") == 0 and said.endswith(".")
     if None not in interval and interval[0] <= 0 <= interval[1]:
         assert "includes 0" in said
+
+
+@pytest.mark.parametrize("regime", ["finetune_top", "from_scratch"])
+@pytest.mark.parametrize(
+    "interval", [[0.01, 0.05], [0.0, 0.05], [-0.05, 0.01], [-0.05, 0.0], [-0.05, -1e-6], [None, None]]
+)
+def test_negative_transfer_is_said_first_and_only_beyond_the_interval(regime, interval, tmp_path):
+    """In the first sentence, in a note, and as `evaluation.negative_transfer` writes it into result.json."""
+    directory = make_run(tmp_path / "run", regime=regime, rule="patent")
+    result = json.loads((directory / "result.json").read_text())
+    result["accuracy"]["interval"] = interval
+    workdir.write_json(directory / "result.json", result)
+    worse = regime != "from_scratch" and interval == [-0.05, -1e-6]
+    assert ("negative transfer" in page.answer(directory)) == worse
+    assert ("Negative transfer:" in page.render(directory, {}).decode()) == worse
+    found = negative_transfer(result["accuracy"], reused=regime != "from_scratch")
+    assert (found is True) == worse
+    assert (found is False) == (regime != "from_scratch" and interval == [0.01, 0.05])
 
 
 def test_the_answer_names_a_network_that_was_not_reused(tmp_path):
@@ -486,7 +504,7 @@ def test_missing_evidence_leaves_out_its_pictures(tmp_path):
     workdir.write_npz(directory / "evidence.npz", {})
     (directory / "metrics.jsonl").unlink()
     page.write(directory)
-    assert {path.stem for path in (directory / "figures").iterdir()} == {"mmd", "plan", "accuracy"}
+    assert {path.stem for path in (directory / "figures").iterdir()} == {"mmd", "map", "plan", "accuracy"}
 
 
 def test_the_report_needs_no_jax():
