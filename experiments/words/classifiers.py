@@ -1,7 +1,8 @@
 """Sentence networks from few labels: with the words of a source copied in, frozen or fine-tuned, or without."""
 
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,7 +19,8 @@ from mmd_jax.transfer.prefix import with_caching
 from mmd_jax.transfer.recipe import Recipe
 from mmd_jax.types import Plan, Rows, Stage, Variables
 
-CACHE_BYTES = 1e9
+WORDS, HIDDEN, HEAD = "words", "hidden", "head"  # the layers of a sentence network
+CACHE_BYTES = 1e9  # of sentence vectors that are kept while the words are frozen
 
 
 class Classifier(NamedTuple):
@@ -44,72 +46,99 @@ class Classifier(NamedTuple):
 
 
 def train(
-    fit: Fit, seed: int, rows: Rows, num_classes: int, *, start: np.ndarray, source: Words | None, regime: str
+    fit: Fit,
+    seed: int,
+    rows: Rows,
+    num_classes: int,
+    stages: Sequence[Stage],
+    *,
+    table: np.ndarray,
+    known: np.ndarray,
+    above: Mapping[str, Any] | None = None,
 ) -> Classifier:
-    """Trains a sentence network on labelled sentences.
+    """Carries out the stages of a plan on labelled sentences.
 
     Only the vectors of words in these sentences have gradients, so only they are in the network while it is trained; the
     others are put back behind it, unchanged.
 
     Args:
-      fit: the settings.
-      seed: of the layers above the words and of the order of sentences: networks of one seed start alike.
+      fit: the settings; every stage has a fixed length, and its last state counts.
+      seed: of fresh layers above the words and of the order of sentences: networks of one seed start alike.
       rows: x [n, T] of word numbers, y [n].
       num_classes: C.
-      start: fresh vectors of all words, [V, d].
-      source: vectors to copy in; none: nothing is copied, and the words are those of `rows`.
-      regime: "frozen": the source's words, as they are; "finetuned": those and the words of `rows`, trained.
+      stages: what is frozen, trained and new; the words are never new, for they are in `table`.
+      table: the vectors that the words start from, [V, d].
+      known: which words count, [V].
+      above: parameters of the layers above the words; none: all of them are new in the first stage.
 
     Returns:
       The network, with all V words.
     """
-    there = np.zeros(len(start), bool)
-    there[np.unique(rows.x)] = True
-    there[PADDING] = False
-    if source is None:
-        known, table = there, start
-    elif regime == "frozen":
-        known, table = source.known, source.table
-    else:
-        known, table = source.known | there, np.where(source.known[:, None], source.table, start)
-    numbers = np.flatnonzero(known & there)
-    own = np.zeros(len(start), np.int32)
+    numbers = np.intersect1d(rows.x, np.flatnonzero(known))
+    own = np.zeros(len(table), np.int32)
     own[numbers] = np.arange(1, len(numbers) + 1)
-    size = max(2, 1 << len(numbers).bit_length())
-    small = np.zeros((size, start.shape[1]), np.float32)
+    # Numbers of words are rounded up, so that all draws share few compiled programs; number 0 is none of them.
+    small = np.zeros((max(2, 1 << len(numbers).bit_length()), table.shape[1]), np.float32)
     small[1 : len(numbers) + 1] = table[numbers]
 
-    network = _network(num_classes, size, start.shape[1], fit.hidden)
-    stage = _stage(network, "scratch" if source is None else regime, fit.words_rate)
+    network = network_of(num_classes, len(small), table.shape[1], fit.hidden)
     mapped = Rows(own[rows.x], rows.y)
-    if stage.frozen:
-        plan = Plan("given", regime, (stage,), "")
-        [stage] = with_caching(plan, network, mapped.x[:1], num_rows=len(rows.y), limit_bytes=CACHE_BYTES).stages
+    plan = Plan("given", "", tuple(stages), "")
+    plan = with_caching(plan, network, mapped.x[:1], num_rows=len(rows.y), limit_bytes=CACHE_BYTES)
     recipe = Recipe(
         epochs=fit.epochs, batch_size=fit.batch_size, weight_decay=fit.weight_decay, clip_norm=fit.clip_norm
     )
-    variables = {"params": {"words": {"vectors": small}}}
-    prepared = finetune.prepare(jax.random.key(seed), network, variables, stage, mapped, None, recipe=recipe)
-    state = finetune.begin_fit(network, prepared, learning_rate=fit.learning_rate, recipe=recipe)
-    for state, _ in finetune.fit(network, prepared, state, recipe=recipe):
-        pass
-    check_frozen(prepared.frozen, state.best, stage)
+    variables: Variables = {"params": {WORDS: {"vectors": small}, **(above or {})}}
+    for number, stage in enumerate(plan.stages):
+        key = jax.random.fold_in(jax.random.key(seed), number)
+        prepared = finetune.prepare(key, network, variables, stage, mapped, None, recipe=recipe)
+        state = finetune.begin_fit(network, prepared, learning_rate=fit.learning_rate, recipe=recipe)
+        for state, _ in finetune.fit(network, prepared, state, recipe=recipe):
+            pass
+        check_frozen(prepared.frozen, state.best, stage)
+        variables = state.best
     whole = table.copy()
-    whole[numbers] = np.asarray(state.best["params"]["words"]["vectors"])[1 : len(numbers) + 1]
-    params = {**state.best["params"], "words": {"vectors": whole}}
-    return Classifier(network, {"params": params}, known)
+    whole[numbers] = np.asarray(variables["params"][WORDS]["vectors"])[1 : len(numbers) + 1]
+    return Classifier(network, {"params": {**variables["params"], WORDS: {"vectors": whole}}}, known)
 
 
-def _stage(network: Network, regime: str, words_rate: float) -> Stage:
-    """The words are copied; the layers above are new."""
-    words, *above = network.layers
-    new = tuple((name, 1.0) for name in above)
+class Start(NamedTuple):
+    """What a sentence network starts from: arguments of `train`.
+
+    Attributes:
+      stages: as there.
+      table: as there.
+      known: as there.
+    """
+
+    stages: tuple[Stage, ...]
+    table: np.ndarray
+    known: np.ndarray
+
+
+def begin(regime: str, rows: Rows, fresh: np.ndarray, source: Words | None, *, words_rate: float) -> Start:
+    """How a network begins that gets nothing but, perhaps, the words of a source.
+
+    Args:
+      regime: "scratch": fresh vectors for the words of `rows`, all else unknown; "frozen": the source's words, as they are;
+        "finetuned": the source's words, and fresh vectors for those of `rows` that it lacks, trained.
+      rows: the labelled sentences.
+      fresh: vectors of all words, [V, d].
+      source: whose words are copied; none for "scratch".
+      words_rate: "finetuned": the words' learning rate, as a share of that of new layers.
+    """
+    there = np.isin(np.arange(len(fresh)), rows.x)
+    there[PADDING] = False
+    above = ((HIDDEN, 1.0), (HEAD, 1.0))
+    if source is None:
+        return Start((Stage((), ((WORDS, 1.0), *above), (HIDDEN, HEAD)),), fresh, there)
     if regime == "frozen":
-        return Stage((words,), new, tuple(above))
-    return Stage((), ((words, 1.0 if regime == "scratch" else words_rate), *new), tuple(above))
+        return Start((Stage((WORDS,), above, (HIDDEN, HEAD)),), source.table, source.known)
+    table = np.where(source.known[:, None], source.table, fresh)
+    return Start((Stage((), ((WORDS, words_rate), *above), (HIDDEN, HEAD)),), table, source.known | there)
 
 
 @lru_cache(maxsize=64)
-def _network(num_classes: int, size: int, dim: int, hidden: int) -> Network:
+def network_of(num_classes: int, size: int, dim: int, hidden: int) -> Network:
     """The same object each time, so that what it compiles is compiled once."""
     return sentence_network(num_classes, size, dim=dim, hidden=hidden)

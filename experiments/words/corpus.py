@@ -56,6 +56,11 @@ class Corpus(NamedTuple):
         return len(self.words.words) + 1
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Of the other domains."""
+        return tuple(self.domains)
+
+    @property
     def held(self) -> dict[str, Labelled]:
         """What accuracies can be of, by name."""
         return {"test": self.test, "validation": self.validation}
@@ -86,22 +91,23 @@ def read(study: Study) -> Corpus:
     else:
         lines = [tokenised[""][i] for i in parts["unlabelled"]]
     words = vocabulary([*(one for some in tokenised.values() for one in some), *lines])
-    # One length for all, so that few programs are compiled.
-    everything = encode([*(one for some in tokenised.values() for one in some), *lines], words)
-    first, encoded = 0, {}
-    for name, some in tokenised.items():
-        encoded[name] = everything[first : first + len(some)]
-        first += len(some)
+    encoded = {name: encode(some, words) for name, some in tokenised.items()}
+    unlabelled = encode(lines, words)
+    if few := [size for size in study.vectors.sizes if size > len(lines)]:
+        raise ValueError(
+            f"vectors.sizes = {few[0]}, but there are {len(lines)} sentences to learn words from; lower it"
+            + ("" if text.unlabelled else ", or text.test, text.validation and text.pool, which take the others")
+        )
     labelled = {name: _labelled(encoded[name], domain) for name, domain in {"": rated, **others}.items()}
     hashed = hashlib.sha256("\n".join(words.words).encode())
     for name, part in labelled.items():
         hashed.update(name.encode() + part.rows.x.tobytes() + part.rows.y.tobytes())
-    hashed.update(everything[first:].tobytes())
+    hashed.update(unlabelled.tobytes())
     return Corpus(
         words,
         rated.classes,
         *(labelled[""].take(parts[name]) for name in ("test", "validation", "pool")),
-        everything[first:],
+        unlabelled,
         {name: part.take(np.flatnonzero(part.rows.y >= 0)) for name, part in labelled.items() if name},
         hashed.hexdigest(),
     )
@@ -156,10 +162,4 @@ def split(study: Study, rated: Rated) -> dict[str, np.ndarray]:
                 f"the pool of {text.pool} sentences has {there} of the class {name!r}, but a draw of {max(study.labels)} takes up "
                 f"to {need}; raise text.pool, or lower labels"
             )
-    sizes = [size for size in study.vectors.sizes if size > len(parts["unlabelled"])]
-    if sizes and not text.unlabelled:
-        raise ValueError(
-            f"vectors.sizes = {sizes[0]}, but {len(parts['unlabelled'])} sentences are left without a label; lower it, or "
-            "text.test, text.validation and text.pool"
-        )
     return parts

@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from experiments import workdir
 from experiments.cells import Cell
 from experiments.text.glove import read_glove
-from experiments.words.classifiers import train
+from experiments.words.classifiers import WORDS, begin, network_of, train
 from experiments.words.corpus import Corpus
 from experiments.words.settings import NOT_THE_STUDY, Study
 from experiments.words.vectors import Words, fresh, kept, learn, standardised
+from mmd_jax.models.skipgram import PADDING
+from mmd_jax.transfer.inference import in_batches
 from mmd_jax.types import Rows
 
 VERSION = 1  # raised where a change here changes a network's numbers
@@ -62,22 +66,50 @@ def rate(study: Study, task: Task, corpus: Corpus, directory: Path) -> dict[str,
     """Trains and tests the networks of one cell.
 
     Returns:
-      {"results": [{"labels", "regime", "accuracy", "hits"}], "coverage"}: the hits of all test sentences, in order, as bits in
-      hexadecimal; the share of the test sentences' words that the source knows, none for no source.
+      {"results": [{"labels", "regime", "accuracy", "hits"}]}: the hits of all test sentences, in order, as bits in
+      hexadecimal. Of a source also "coverage": the share of the test sentences' words that it knows; and, once for each
+      different vectors, "ari" and "nmi" of `clusters`.
     """
     held = corpus.held[study.text.held_out].rows
     words = None if task.source == NONE else source_words(study, task, corpus, directory)
-    start = fresh([study.seed, task.draw, 1], corpus.num_words, _dim(study))
+    new = fresh([study.seed, task.draw, 1], corpus.num_words, _dim(study))
     results = []
     for size in study.labels:
         rows = labelled_rows(study, corpus, task.draw, size)
         for regime in ("scratch",) if words is None else study.regimes:
             seed = int(np.random.default_rng([study.seed, task.draw, 2]).integers(2**31))
-            found = train(study.fit, seed, rows, len(corpus.classes), start=start, source=words, regime=regime)
+            start = begin(regime, rows, new, words, words_rate=study.fit.words_rate)
+            found = train(study.fit, seed, rows, len(corpus.classes), **start._asdict())
             hits = found.predict(held.x) == held.y
             results.append({"labels": size, "regime": regime, "accuracy": float(hits.mean()), "hits": as_hex(hits)})
-    real = held.x[held.x > 0]
-    return {"results": results, "coverage": None if words is None else float(words.known[real].mean())}
+    row: dict[str, Any] = {"results": results}
+    if words is not None:
+        row["coverage"] = float(words.known[held.x[held.x > 0]].mean())
+        if task.draw < distinct(study, task.source):
+            row |= clusters(words, held, len(corpus.classes), task.draw)
+    return row
+
+
+def distinct(study: Study, source: str) -> int:
+    """How many different vectors the draws of a source have; those after that have them again."""
+    return {GLOVE: 1, ALL: study.vectors.copies}.get(source, study.draws)
+
+
+def clusters(words: Words, rows: Rows, num_classes: int, seed: int) -> dict[str, float]:
+    """How well k-means on the sentence vectors alone finds the classes, as many clusters as classes.
+
+    Returns:
+      {"ari": adjusted Rand index, "nmi": normalised mutual information}, 0 where it finds nothing, 1 at best.
+    """
+    network = network_of(num_classes, len(words.table), words.table.shape[1], 1)
+    params = {"params": {WORDS: {"vectors": words.table}}}
+    x = np.where(words.known[rows.x], rows.x, PADDING)
+    vectors = in_batches(lambda batch: network.apply(params, batch, stop=1)[0], x)
+    found = KMeans(num_classes, n_init=4, random_state=seed).fit_predict(vectors)
+    return {
+        "ari": float(adjusted_rand_score(rows.y, found)),
+        "nmi": float(normalized_mutual_info_score(rows.y, found)),
+    }
 
 
 def labelled_rows(study: Study, corpus: Corpus, draw: int, size: int) -> Rows:
@@ -111,6 +143,11 @@ def source_words(study: Study, task: Task, corpus: Corpus, directory: Path) -> W
         return learn(settings, [study.seed, task.draw, 5], x[np.sort(chosen)], corpus.num_words, **about)
     copy = task.draw % settings.copies
     return all_words(study, corpus, directory, copy, **about)
+
+
+def source_of_all(study: Study, corpus: Corpus, directory: Path) -> Words:
+    """The vectors of the largest source: GloVe's where it is one, else those of the most sentences (of draw 0)."""
+    return source_words(study, Task(sources(study)[-1], 0), corpus, directory)
 
 
 def all_words(study: Study, corpus: Corpus, directory: Path, copy: int, *, min_count: int, epochs: int) -> Words:
