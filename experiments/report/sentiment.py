@@ -67,7 +67,8 @@ def render(study: Study, pictures: Mapping[str, bytes]) -> bytes:
         show(
             "difference",
             "Accuracy less that without transfer, against the number of labels",
-            f"The paired difference to the same network without copied vectors. The {level(study)} intervals, each on its own, are "
+            f"The paired difference to the same network without copied vectors. The {level(study)} intervals, each on "
+            f"its own, are "
             "for other draws and other test sentences.",
         ),
         statements(study),
@@ -83,7 +84,8 @@ def render(study: Study, pictures: Mapping[str, bytes]) -> bytes:
 def question(study: Study) -> str:
     """What the study was made to find out."""
     return (
-        f"Sentences of {study['header']['rated']} are to be told {' from '.join(study['header']['classes'])} from few labels. Does it "
+        f"Sentences of {study['header']['rated']} are to be told {' from '.join(study['header']['classes'])} from few "
+        f"labels. Does it "
         "help to learn the words from other sentences first?"
     )
 
@@ -96,9 +98,11 @@ def how(study: Study) -> Html:
         tag("b", "What was done. "),
         f"Skip-gram with negative sampling learns a vector for each word from sentences without labels ({sizes['unlabelled']:,} "
         "there are in all). A sentence is the mean of its words' vectors; a hidden layer and a classifier follow, trained on "
-        f"labelled sentences that are drawn anew each time, as many of each class, from {sizes['pool']:,}. Every network is tested on "
+        f"labelled sentences that are drawn anew each time, as many of each class, from {sizes['pool']:,}. Every "
+        f"network is tested on "
         f"the same {sizes['held']:,} {'test' if header['held_out'] == 'test' else 'validation'} sentences, of which "
-        f"{words.percent(header['most_frequent'])} are of the most frequent class. Networks of one draw see the same labels in the same "
+        f"{words.percent(header['most_frequent'])} are of the most frequent class. Networks of one draw see the same "
+        f"labels in the same "
         "order and start from the same new layers; without transfer the word vectors are random at first, and trained.",
     )
 
@@ -129,7 +133,8 @@ def table_of_accuracies(study: Study) -> Html:
                 ("Word vectors from", *(f"{size:,} labels" for size in sizes)),
                 rows,
                 numbers=range(1, len(sizes) + 1),
-                caption=f"Mean over {draws} draws, ± half of Student's {level(study)} interval over draws, on these test sentences.",
+                caption=f"Mean over {draws} draws, ± half of Student's {level(study)} interval over draws, on these "
+                f"test sentences.",
             ),
         ]
     )
@@ -163,16 +168,26 @@ def statements(study: Study) -> Html:
         [
             tag("h2", "Where transfer helps, and where it doesn't"),
             table(
-                ("Word vectors from", "Labels", "Difference", "Other draws", "and other sentences", "p, adjusted", "Than without"),
+                (
+                    "Word vectors from",
+                    "Labels",
+                    "Difference",
+                    "Other draws",
+                    "and other sentences",
+                    "p, adjusted",
+                    "Than without",
+                ),
                 rows,
                 numbers=(1, 2, 3, 4, 5),
-                caption=f"Points of accuracy, paired by draw and test sentence; {level(study)} intervals. p is for other draws and other "
+                caption=f"Points of accuracy, paired by draw and test sentence; {level(study)} intervals. p is for "
+                f"other draws and other "
                 f"sentences, adjusted (Holm) for all {len(rows)} differences.",
             ),
             tag("h3", "What two test sentences would have shown"),
             tag(
                 "p",
-                f"With {fewest} labels, how often two test sentences taken at random show one right without transfer and both right with "
+                f"With {fewest} labels, how often two test sentences taken at random show one right without transfer "
+                f"and both right with "
                 f"it (and the reverse), over all draws: {'; '.join(two)}.",
             ),
         ]
@@ -196,7 +211,8 @@ def clusters(study: Study) -> Html:
                 ("Word vectors from", "Words known", "Adjusted Rand index", "Normalised mutual information"),
                 rows,
                 numbers=(1, 2, 3),
-                caption="k-means on the test sentences' vectors, as many clusters as classes, against the classes: 0 is chance, 1 is "
+                caption="k-means on the test sentences' vectors, as many clusters as classes, against the classes: 0 "
+                "is chance, 1 is "
                 "all of them found. Where vectors were trained several times, ± half of Student's interval over trainings.",
             ),
         ]
@@ -217,9 +233,12 @@ def across(study: Study, show: Shower) -> Html | None:
         tag("h2", "The network on other domains"),
         tag(
             "p",
-            f"A network trained on all {study['header']['sizes']['pool']:,} labelled sentences of {study['header']['rated']}, its "
-            f"word vectors from {list(study['header']['sources'].values())[-1]} and fine-tuned, is used again. Half of a domain's "
-            "documents are for training, half for testing. Distances are between sentence vectors of that network, whole documents "
+            f"A network trained on all {study['header']['sizes']['pool']:,} labelled sentences of "
+            f"{study['header']['rated']}, its "
+            f"word vectors from {list(study['header']['sources'].values())[-1]} and fine-tuned, is used again. Half "
+            f"of a domain's "
+            "documents are for training, half for testing. Distances are between sentence vectors of that network, "
+            "whole documents "
             "permuted; the margin is how far the network holds the classes of its own domain apart.",
         ),
         table(
@@ -232,7 +251,8 @@ def across(study: Study, show: Shower) -> Html | None:
         show(
             "domains",
             "Accuracy of every way of using the network again, by domain",
-            f"{level(study)} intervals for other draws of labels and other test documents. Large, with a black edge: what the rule "
+            f"{level(study)} intervals for other draws of labels and other test documents. Large, with a black edge: "
+            f"what the rule "
             "chooses. Dotted: always the most frequent class.",
         ),
     ]
@@ -288,11 +308,14 @@ def _ways(study: Study, domain: Mapping[str, Any]) -> Html:
             way = found[name, size]
             difference = way.get("difference")
             mark = " ◆" if domain["plans"][str(size)]["way"] == name else ""
-            row.append(f"{words.percent(way['estimate'])} ({words.span((way['low'], way['high']), words.percent)}){mark}")
+            row.append(
+                f"{words.percent(way['estimate'])} ({words.span((way['low'], way['high']), words.percent)}){mark}"
+            )
             row.append(
                 "–"
                 if difference is None
-                else f"{words.points(difference['estimate'])} ({words.span((difference['low'], difference['high']), words.points)}) "
+                else f"{words.points(difference['estimate'])} "
+                f"({words.span((difference['low'], difference['high']), words.points)}) "
                 f"{KINDS[difference['kind']]}"
             )
         rows.append(row)
@@ -301,7 +324,8 @@ def _ways(study: Study, domain: Mapping[str, Any]) -> Html:
         ("", *(head for size in sizes for head in (f"{size} labels", "less from scratch"))),
         rows,
         numbers=range(1, 1 + 2 * len(sizes)),
-        caption=f"{domain['test']:,} test sentences; intervals for other draws and other {unit}. “Better” and “worse” hold together "
+        caption=f"{domain['test']:,} test sentences; intervals for other draws and other {unit}. “Better” and “worse” "
+        f"hold together "
         "over all domains (Holm). ◆: what the rule chooses.",
     )
 
@@ -335,8 +359,10 @@ def record(study: Study) -> Html:
             table((), facts),
             tag(
                 "p",
-                "Every number here is in result.json, the tables in accuracies.csv, statements.csv and domains.csv, the pictures in "
-                "figures/, each network in networks/cells.jsonl and domains/cells.jsonl, learned words with their vectors in vectors/, "
+                "Every number here is in result.json, the tables in accuracies.csv, statements.csv and domains.csv, "
+                "the pictures in "
+                "figures/, each network in networks/cells.jsonl and domains/cells.jsonl, learned words with their "
+                "vectors in vectors/, "
                 "beside this page.",
             ),
         ]

@@ -124,15 +124,17 @@ def _panels(study: Study) -> tuple[Figure, list[tuple[Axes, str]], list[int]]:
     return figure, panels, labels
 
 
-def _lines(
-    axes: Axes, rows: Sequence[Mapping[str, Any]], labels: Sequence[int], study: Study, shift: float
-) -> None:
+def _lines(axes: Axes, rows: Sequence[Mapping[str, Any]], labels: Sequence[int], study: Study, shift: float) -> None:
     """One source: its means, joined, and their intervals."""
     if not rows:
         return
     sources = list(study["header"]["sources"])
     number = sources.index(rows[0]["source"]) - 1
-    look = {"color": BLACK, "marker": "s", "ls": "--"} if number < 0 else {"color": COLOURS[number % 4], "marker": MARKERS[number % 4]}
+    look: dict[str, Any] = (
+        {"color": BLACK, "marker": "s", "ls": "--"}
+        if number < 0
+        else {"color": COLOURS[number % 4], "marker": MARKERS[number % 4]}
+    )
     x = [labels.index(row["labels"]) + shift for row in rows]
     y = np.array([row["estimate"] for row in rows])
     ends = np.array([[row["low"], row["high"]] for row in rows]).T

@@ -30,16 +30,20 @@ def read_glove(data_dir: Path, words: tuple[str, ...]) -> tuple[np.ndarray, np.n
                 f"`python -m experiments.download --data-dir {data_dir} glove`, or set glove to False"
             )
     try:
-        import pyarrow.parquet  # noqa: PLC0415 (only these files need it)
+        import pyarrow.parquet
     except ImportError as error:
         raise ValueError("GloVe's table of words needs pyarrow, which is not installed: pip install pyarrow") from error
     try:
         known = pyarrow.parquet.read_table(folder / INDEX, columns=["index"]).column("index").to_pylist()
         vectors = np.load(folder / EMBEDDINGS, mmap_mode="r", allow_pickle=False)
     except (pyarrow.ArrowException, OSError, ValueError, KeyError, EOFError) as error:
-        raise ValueError(f"GloVe's files in {folder} can't be read ({error}); delete the folder and fetch it again") from error
+        raise ValueError(
+            f"GloVe's files in {folder} can't be read ({error}); delete the folder and fetch it again"
+        ) from error
     if vectors.ndim != 2 or len(known) != len(vectors):
-        raise ValueError(f"GloVe's files in {folder} don't belong together: {len(known)} words, vectors {vectors.shape}")
+        raise ValueError(
+            f"GloVe's files in {folder} don't belong together: {len(known)} words, vectors {vectors.shape}"
+        )
     row_of = {word: row for row, word in enumerate(known)}
     rows = np.array([row_of.get(word, -1) for word in words])
     found = np.zeros((len(words), vectors.shape[1]), np.float32)

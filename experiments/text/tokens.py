@@ -12,7 +12,9 @@ from mmd_jax.models.skipgram import PADDING
 
 # Words that turn a sentence into its opposite say nothing of its topic, which is why lists of stop words hold them, and
 # everything of its mood; they are kept.
-NEGATIONS = frozenset({"no", "not", "nor", "never", "none", "nobody", "nothing", "neither", "cannot", "cant", "without"})
+NEGATIONS = frozenset(
+    {"no", "not", "nor", "never", "none", "nobody", "nothing", "neither", "cannot", "cant", "without"}
+)
 STOP_WORDS = {"none": frozenset[str](), "english": frozenset(ENGLISH_STOP_WORDS) - NEGATIONS}
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
 _LINK = re.compile(r"(?:https?://|www\.)\S+")
@@ -47,7 +49,9 @@ def vocabulary(sentences: Iterable[Sequence[str]], *, min_count: int = 1) -> Voc
       ValueError: no word is left.
     """
     counts = Counter(word for sentence in sentences for word in sentence)
-    kept = sorted((word for word, count in counts.items() if count >= min_count), key=lambda word: (-counts[word], word))
+    kept = sorted(
+        (word for word, count in counts.items() if count >= min_count), key=lambda word: (-counts[word], word)
+    )
     if not kept:
         raise ValueError(
             f"no word is in the vocabulary: {len(counts)} different words were read, none of them {min_count} times; lower "

@@ -93,8 +93,8 @@ def train(
         key = jax.random.fold_in(jax.random.key(seed), number)
         prepared = finetune.prepare(key, network, variables, stage, mapped, None, recipe=recipe)
         state = finetune.begin_fit(network, prepared, learning_rate=fit.learning_rate, recipe=recipe)
-        for state, _ in finetune.fit(network, prepared, state, recipe=recipe):
-            pass
+        for chunk in finetune.fit(network, prepared, state, recipe=recipe):
+            state = chunk[0]
         check_frozen(prepared.frozen, state.best, stage)
         variables = state.best
     whole = table.copy()

@@ -79,7 +79,8 @@ def read(study: Study) -> Corpus:
     for name, other in others.items():
         if other.classes != rated.classes:
             raise ValueError(
-                f"{name} has the labels {', '.join(other.classes)}, but {text.rated} has {', '.join(rated.classes)}; a network is "
+                f"{name} has the labels {', '.join(other.classes)}, but {text.rated} has {', '.join(rated.classes)}; "
+                f"a network is "
                 "used again for the same labels only"
             )
     check_labels(study, rated)
@@ -106,7 +107,9 @@ def read(study: Study) -> Corpus:
     return Corpus(
         words,
         rated.classes,
-        *(labelled[""].take(parts[name]) for name in ("test", "validation", "pool")),
+        labelled[""].take(parts["test"]),
+        labelled[""].take(parts["validation"]),
+        labelled[""].take(parts["pool"]),
         unlabelled,
         {name: part.take(np.flatnonzero(part.rows.y >= 0)) for name, part in labelled.items() if name},
         hashed.hexdigest(),
@@ -159,7 +162,8 @@ def split(study: Study, rated: Rated) -> dict[str, np.ndarray]:
         there, need = int((rated.labels[parts["pool"]] == label).sum()), max(study.labels) // len(rated.classes) + 1
         if there < need and there < max(study.labels):
             raise ValueError(
-                f"the pool of {text.pool} sentences has {there} of the class {name!r}, but a draw of {max(study.labels)} takes up "
+                f"the pool of {text.pool} sentences has {there} of the class {name!r}, but a draw of "
+                f"{max(study.labels)} takes up "
                 f"to {need}; raise text.pool, or lower labels"
             )
     return parts

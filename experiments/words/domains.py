@@ -58,7 +58,16 @@ def tasks(study: Study) -> list[Task]:
 
 def cell_of(study: Study, task: Task, corpus: Corpus) -> Cell:
     """The task as a cell of a grid; its row is used again only for the very settings and sentences it was made with."""
-    parts = (study.text, study.vectors, study.fit, study.domains, study.seed, sources(study)[-1], corpus.digest, VERSION)
+    parts = (
+        study.text,
+        study.vectors,
+        study.fit,
+        study.domains,
+        study.seed,
+        sources(study)[-1],
+        corpus.digest,
+        VERSION,
+    )
     about = json.dumps(workdir.plain([*parts]), sort_keys=True)
     return Cell(task.name, {**task._asdict(), "study": hashlib.sha256(about.encode()).hexdigest()[:12]})
 
@@ -70,7 +79,9 @@ def split(study: Study, corpus: Corpus, name: str) -> Split:
       ValueError: too few labelled sentences for the settings.
     """
     part = corpus.domains[name]
-    documents = np.arange(len(part.rows.y)) if part.documents is None else np.unique(part.documents, return_inverse=True)[1]
+    documents = (
+        np.arange(len(part.rows.y)) if part.documents is None else np.unique(part.documents, return_inverse=True)[1]
+    )
     order = np.random.default_rng([study.seed, 7]).permutation(documents.max() + 1)
     inside = np.isin(documents, order[: len(order) // 2])
     found = Split(part.take(np.flatnonzero(inside)), part.take(np.flatnonzero(~inside)))
@@ -108,10 +119,10 @@ def measured(study: Study, corpus: Corpus, name: str, source: Classifier) -> dic
     choose, test_key, one_key, margin_key, verdict_key = jax.random.split(key, 5)
     random = np.random.default_rng(np.asarray(jax.random.key_data(choose), np.uint32))
     x, y = (_some(part, settings.max_rows, random) for part in (ours, theirs.train))
-    samples = [layer_features(source.network, source.variables, source.inputs(part.rows.x)) for part in (x, y)]
+    first, second = (layer_features(source.network, source.variables, source.inputs(part.rows.x)) for part in (x, y))
     knobs: dict[str, Any] = {"alpha": settings.alpha, "num_permutations": settings.permutations}
     groups = _groups(x, y)
-    layers = dict(mmd_profile(test_key, *samples, **knobs, **groups))
+    layers = dict(mmd_profile(test_key, first, second, **knobs, **groups))
     deciding = layers[LAYER]
     if deciding is None:
         raise ValueError(
@@ -124,18 +135,21 @@ def measured(study: Study, corpus: Corpus, name: str, source: Classifier) -> dic
     }
     if groups:
         firsts = [np.unique(groups[side], return_index=True)[1] for side in ("groups_x", "groups_y")]
-        alone = [{LAYER: sample[LAYER][chosen]} for sample, chosen in zip(samples, firsts)]
+        alone = [{LAYER: sample[LAYER][chosen]} for sample, chosen in zip((first, second), firsts)]
         row["one_a_document"] = _numbers(dict(mmd_profile(one_key, *alone, **knobs))[LAYER])
-    found = _similarity(study, (margin_key, verdict_key), samples, x.rows.y, groups, deciding)
+    found = _similarity(study, (margin_key, verdict_key), [first, second], x.rows.y, groups, deciding)
     row |= found
     kind = Similarity(**found["similarity"])
-    row["plans"] = {
-        str(size): _plan(study, kind, source, size, len(corpus.classes)) for size in settings.labels
-    }
+    row["plans"] = {str(size): _plan(study, kind, source, size, len(corpus.classes)) for size in settings.labels}
     hits = source.predict(theirs.test.rows.x) == theirs.test.rows.y
     own = source.predict(ours.rows.x) == ours.rows.y
     known = float(source.known[theirs.test.rows.x[theirs.test.rows.x > 0]].mean())
-    return row | {"as_is": as_hex(hits), "accuracy": float(hits.mean()), "own_accuracy": float(own.mean()), "known": known}
+    return row | {
+        "as_is": as_hex(hits),
+        "accuracy": float(hits.mean()),
+        "own_accuracy": float(own.mean()),
+        "known": known,
+    }
 
 
 def rate(study: Study, corpus: Corpus, task: Task, source: Classifier, words: Words) -> dict[str, Any]:
@@ -186,7 +200,7 @@ def _similarity(
     keys: tuple[jax.Array, jax.Array],
     samples: list[dict[str, np.ndarray]],
     classes: np.ndarray,
-    groups: dict[str, np.ndarray],
+    groups: dict[str, Any],
     deciding: TwoSampleResult,
 ) -> dict[str, Any]:
     """The verdict against the distance between the source's own classes; the test alone, where these are not apart."""
@@ -234,7 +248,7 @@ def _some(part: Labelled, most: int, random: np.random.Generator) -> Labelled:
     return part.take(np.sort(random.permutation(len(part.rows.y))[:most]))
 
 
-def _groups(x: Labelled, y: Labelled) -> dict[str, np.ndarray]:
+def _groups(x: Labelled, y: Labelled) -> dict[str, Any]:
     """The document of each sentence, for the tests; none where every sentence is its own on both sides."""
     if x.documents is None and y.documents is None:
         return {}

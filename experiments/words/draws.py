@@ -58,7 +58,9 @@ def cell_of(study: Study, task: Task, corpus: Corpus) -> Cell:
     settings = {name: value for name, value in workdir.plain(study).items() if name not in NOT_THE_STUDY}
     about = json.dumps([settings, study.labels, study.regimes, corpus.digest, VERSION], sort_keys=True)
     fingerprint = hashlib.sha256(about.encode()).hexdigest()[:12]
-    cost = {NONE: 0.6, GLOVE: 1.0, ALL: 1.0}.get(task.source, 1.0 + int(task.source) / 500 if task.source.isdigit() else 1)
+    cost = {NONE: 0.6, GLOVE: 1.0, ALL: 1.0}.get(
+        task.source, 1.0 + int(task.source) / 500 if task.source.isdigit() else 1
+    )
     return Cell(task.name, {**task._asdict(), "study": fingerprint}, cost)
 
 

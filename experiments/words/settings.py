@@ -61,8 +61,8 @@ class Fit:
     hidden: int = 32
     epochs: int = 30
     batch_size: int = 32
-    learning_rate: float = 0.01
-    words_rate: float = 1.0
+    learning_rate: float = 0.003
+    words_rate: float = 0.1
     """Learning rate of copied word vectors, where they are fine-tuned, as a share of that of new layers."""
     weight_decay: float = 1e-4
     clip_norm: float = 1.0
@@ -130,16 +130,17 @@ def check(study: Study) -> None:
     expect(text.validation >= 0, "text.validation", text.validation, "0 or more")
     if text.held_out == "validation":
         expect(text.validation >= 2, "text.validation", text.validation, "at least 2, to choose settings on")
-    for name, values, least in (
+    numbers: tuple[tuple[str, tuple[int, ...], int], ...] = (
         ("labels", study.labels, 2),
         ("domains.labels", domains.labels, 2),
         ("vectors.sizes", vectors.sizes, 0),
         ("vectors.min_counts", vectors.min_counts, 1),
         ("vectors.epochs", vectors.epochs, 1),
-    ):
+    )
+    for name, values, least in numbers:
         expect(min(values, default=least) >= least, name, values, f"numbers of at least {least}")
-    for name, values in (("labels", study.labels), ("vectors.sizes", vectors.sizes), ("domains.names", domains.names)):
-        expect(len(set(values)) == len(values), name, values, "different ones")
+    for name, some in (("labels", study.labels), ("vectors.sizes", vectors.sizes), ("domains.names", domains.names)):
+        expect(len(set(some)) == len(some), name, some, "different ones")
     expect(len(study.labels) > 0, "labels", study.labels, "at least one number")
     expect(text.pool >= max(study.labels, default=0), "text.pool", text.pool, f"at least labels = {study.labels}")
     for name, values in (("vectors.min_counts", vectors.min_counts), ("vectors.epochs", vectors.epochs)):
@@ -162,9 +163,11 @@ def check(study: Study) -> None:
     expect(domains.max_rows >= 4, "domains.max_rows", domains.max_rows, "at least 4")
     for name, value in (("alpha", study.alpha), ("domains.alpha", domains.alpha)):
         expect(0 < value < 0.5, name, value, "a level between 0 and 0.5")
-    least = 1 / (domains.permutations + 1) if domains.permutations >= 1 else inf
-    expect(domains.alpha >= least, "domains.permutations", domains.permutations, "at least 1 / domains.alpha − 1")
-    expect(len(study.regimes) > 0 and len(set(study.regimes)) == len(study.regimes), "regimes", study.regimes, "one or two")
+    reach = 1 / (domains.permutations + 1) if domains.permutations >= 1 else inf
+    expect(domains.alpha >= reach, "domains.permutations", domains.permutations, "at least 1 / domains.alpha − 1")
+    expect(
+        len(study.regimes) > 0 and len(set(study.regimes)) == len(study.regimes), "regimes", study.regimes, "one or two"
+    )
     expect(bool(vectors.sizes) or study.glove, "vectors.sizes", vectors.sizes, "a size, or glove = True")
     expect(0 <= study.seed < 2**32, "seed", study.seed, "0 … 2³² − 1")
     expect(study.workers >= 1, "workers", study.workers, "at least 1")

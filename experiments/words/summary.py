@@ -10,7 +10,7 @@ from experiments.words import domains
 from experiments.words.corpus import Corpus
 from experiments.words.draws import NONE, from_hex, sources
 from experiments.words.settings import Study
-from mmd_jax.intervals import Interval, crossed_interval, holm, t_interval
+from mmd_jax.intervals import Interval, binomial_interval, crossed_interval, holm, paired_interval, t_interval
 
 Row = Mapping[str, Any]
 SCRATCH = "scratch"
@@ -30,7 +30,7 @@ def summarise(
     """
     hits = hits_of(rows, len(corpus.held[study.text.held_out].rows.y), "source", "regime")
     measured = [row for row in domain_rows if row["draw"] < 0]
-    found = {
+    found: dict[str, Any] = {
         "header": header(study, corpus) | dict(about),
         "accuracies": accuracies(study, hits),
         "statements": statements(study, hits),
@@ -77,7 +77,7 @@ def accuracies(study: Study, hits: Mapping[tuple[str, str, int], np.ndarray]) ->
     """Mean accuracy of every kind of network, with Student's interval over draws, on these test sentences."""
     return [
         {"source": source, "regime": regime, "labels": labels}
-        | plain(t_interval(some.mean(axis=1), 1 - study.alpha))
+        | _share(t_interval(some.mean(axis=1), 1 - study.alpha))
         | {"lowest": float(some.mean(axis=1).min()), "highest": float(some.mean(axis=1).max())}
         for (source, regime, labels), some in hits.items()
     ]
@@ -104,8 +104,7 @@ def statements(study: Study, hits: Mapping[tuple[str, str, int], np.ndarray]) ->
 def judged(found: Sequence[dict[str, Any]], alpha: float) -> list[dict[str, Any]]:
     """Each difference with its p-value, adjusted for all of them, and what may be said: better, worse, unclear."""
     pvalues = [pvalue(one) for one in found]
-    adjusted = holm(pvalues) if found else []
-    for one, p, q in zip(found, pvalues, adjusted):
+    for one, p, q in zip(found, pvalues, holm(pvalues)):
         kind = "unclear" if q > alpha else "better" if one["estimate"] > 0 else "worse"
         one |= {"pvalue": p, "adjusted": float(q), "kind": kind}
     return list(found)
@@ -144,7 +143,9 @@ def clusters(study: Study, rows: Sequence[Row]) -> list[dict[str, Any]]:
         one: dict[str, Any] = {"source": source, "coverage": float(np.mean([row["coverage"] for row in own]))}
         for name in ("ari", "nmi"):
             values = [row[name] for row in own if name in row]
-            one[name] = plain(t_interval(values, 1 - study.alpha)) if len(values) > 1 else {"estimate": values[0], "num": 1}
+            one[name] = (
+                plain(t_interval(values, 1 - study.alpha)) if len(values) > 1 else {"estimate": values[0], "num": 1}
+            )
         found.append(one)
     return found
 
@@ -164,13 +165,33 @@ def of_domain(study: Study, corpus: Corpus, measured: Row, rows: Sequence[Row]) 
         of_way = {"as_is": np.repeat(as_is[None], len(scratch), axis=0)}
         of_way |= {way: hits[name, way, labels] for way in domains.WAYS}
         for way, some in of_way.items():
-            one = {"labels": labels, "way": way} | plain(crossed_interval(some, level, documents))
+            one = {"labels": labels, "way": way}
+            one |= _share(
+                _alone(as_is, level, documents) if way == "as_is" else crossed_interval(some, level, documents)
+            )
             if way != "from_scratch":
                 one["difference"] = plain(crossed_interval(some.astype(float) - scratch, level, documents))
             ways.append(one)
     kept = {key: value for key, value in measured.items() if key not in ("as_is", "cell", "draw", "study", "seconds")}
     share = float(np.bincount(test.rows.y).max() / num)
-    return kept | {"ways": ways, "test": num, "documents": None if documents is None else len(np.unique(documents)), "share": share}
+    return kept | {
+        "ways": ways,
+        "test": num,
+        "documents": None if documents is None else len(np.unique(documents)),
+        "share": share,
+    }
+
+
+def _alone(hits: np.ndarray, level: float, documents: np.ndarray | None) -> Interval:
+    """Accuracy of one network, by whole documents."""
+    if documents is None:
+        return binomial_interval(int(hits.sum()), len(hits), level)
+    return paired_interval(hits, np.zeros(len(hits)), level, documents)
+
+
+def _share(interval: Interval) -> dict[str, Any]:
+    """The interval of a mean share, whose ends are shares too."""
+    return plain(interval) | {"low": max(interval.low, 0.0), "high": min(interval.high, 1.0)}
 
 
 def adjust(found: Sequence[dict[str, Any]], alpha: float) -> None:
@@ -200,7 +221,8 @@ def _group(source: str, regime: str, some: Sequence[Row]) -> str:
     low, high = f"{min(points):+.1f}", f"{max(points):+.1f}"
     span = low if len(points) == 1 else f"{low} to {high}"
     sizes = ", ".join(str(one["labels"]) for one in some)
-    return f"{title(source)}, {regime}, with {sizes} labels ({span} points)".replace("-", "−").replace("fine−", "fine-")
+    how = {"finetuned": "fine-tuned"}.get(regime, regime)
+    return f"{title(source)}, {how}, with {sizes} labels ({span.replace('-', '−')} points)"
 
 
 def title(source: str) -> str:
@@ -213,5 +235,3 @@ def title(source: str) -> str:
 def plain(interval: Interval) -> dict[str, Any]:
     """An interval as a dict."""
     return interval._asdict()
-
-

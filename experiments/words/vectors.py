@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -79,8 +80,8 @@ def learn(settings: Vectors, seed: list[int], x: np.ndarray, num_words: int, *, 
     state = finetune.begin_fit(
         network, prepared, learning_rate=settings.learning_rate, recipe=recipe, objective=objective
     )
-    for state, _ in finetune.fit(network, prepared, state, recipe=recipe, objective=objective):
-        pass
+    for chunk in finetune.fit(network, prepared, state, recipe=recipe, objective=objective):
+        state = chunk[0]
     table = np.zeros((num_words, settings.dim), np.float32)
     table[numbers] = np.asarray(state.best["params"]["words"]["vectors"])[1 : len(numbers) + 1]
     return standardised(Words(table, known))
@@ -104,13 +105,13 @@ def fresh(seed: list[int], num_words: int, dim: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((num_words, dim), np.float32) / np.float32(np.sqrt(dim))
 
 
-def kept(directory: Path, about: dict[str, object], make: object, words: tuple[str, ...]) -> Words:
+def kept(directory: Path, about: dict[str, object], make: Callable[[], Words], words: tuple[str, ...]) -> Words:
     """What `make()` gives, from a file in `directory` where it was made before; the file has the vocabulary too.
 
     Args:
       directory: of such files.
       about: everything that the vectors depend on.
-      make: () -> Words.
+      make: makes them.
       words: the word of number i + 1.
     """
     digest = hashlib.sha256(json.dumps([VERSION, workdir.plain(about)], sort_keys=True).encode()).hexdigest()[:16]
@@ -121,7 +122,7 @@ def kept(directory: Path, about: dict[str, object], make: object, words: tuple[s
         known = np.zeros(len(table), bool)
         table[found["numbers"]], known[found["numbers"]] = found["vectors"], True
         return Words(table, known)
-    made: Words = make()  # type: ignore[operator]
+    made = make()
     numbers = np.flatnonzero(made.known)
     spelt = np.array([words[i - 1] for i in numbers])
     workdir.write_npz(path, {"words": spelt, "numbers": numbers, "vectors": made.table[numbers]})

@@ -27,5 +27,9 @@ def sentence_network(num_classes: int, num_words: int, *, dim: int = 50, hidden:
     """
     if num_classes < 1 or hidden < 1:
         raise ValueError(f"num_classes = {num_classes} and hidden = {hidden}; expected at least 1 of each")
-    layers = [("words", word_vectors(num_words, dim)), ("hidden", dense(hidden)), ("head", dense(num_classes, relu=False))]
+    layers = [
+        ("words", word_vectors(num_words, dim)),
+        ("hidden", dense(hidden)),
+        ("head", dense(num_classes, relu=False)),
+    ]
     return from_layers(layers)

@@ -69,9 +69,7 @@ def negative_sampling(num_noise: int = 5) -> Objective:
     return Objective(partial(_loss, num_noise), partial(_validate, num_noise), _check)
 
 
-def _loss(
-    num_noise: int, network: Network, train: Sequence[str], *, start: int = 0, dtype: str = "float32"
-) -> LossFn:
+def _loss(num_noise: int, network: Network, train: Sequence[str], *, start: int = 0, dtype: str = "float32") -> LossFn:
     def loss(
         variables: Variables, batch: tuple[Array, Array], key: Array
     ) -> tuple[Array, tuple[Variables, dict[str, Array]]]:
@@ -96,11 +94,14 @@ def _validate(
     cumulative = _cumulative(network, variables)
     y = np.asarray(rows.y, np.int32)
 
-    def losses(batch: np.ndarray) -> Array:
-        return _expected(variables, batch[0], batch[1], cumulative, network=network, num=num_noise, start=start, dtype=precision)
+    def losses(chosen: np.ndarray) -> Array:
+        x = rows.x[chosen]
+        return _expected(
+            variables, x, y[chosen], cumulative, network=network, num=num_noise, start=start, dtype=precision
+        )
 
-    # x and y go through in step: row numbers are what is batched.
-    values = in_batches(lambda i: losses((rows.x[i], y[i])), np.arange(len(y)))
+    # x and y go through in step: what is batched are the numbers of the rows.
+    values = in_batches(losses, np.arange(len(y)))
     return {"loss": float(values.mean())}
 
 
@@ -117,7 +118,9 @@ def _expected(
 def _check(network: Network, *parts: Rows) -> None:
     for x, y in parts:
         if not len(y) or len(x) != len(y):
-            raise ValueError(f"there are {len(x)} centre words and {len(y)} words near them; expected as many, at least one")
+            raise ValueError(
+                f"there are {len(x)} centre words and {len(y)} words near them; expected as many, at least one"
+            )
         shape = jax.eval_shape(lambda row: network.apply(network.init(jax.random.key(0), row), row)[0], x[:1]).shape
         for name, numbers in (("centre words", np.asarray(x)), ("words near them", np.asarray(y))):
             if not np.issubdtype(numbers.dtype, np.integer) or numbers.min() < 0 or numbers.max() >= shape[-1]:
