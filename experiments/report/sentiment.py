@@ -32,6 +32,8 @@ def write(directory: str | Path) -> None:
     files["statements.csv"] = as_csv([_flat(one, "draws") for one in study["statements"]])
     if study["domains"]:
         files["domains.csv"] = as_csv(list(domain_rows(study)))
+    for name in {"domains.csv", "figures/domains.svg", "figures/domains.png"} - {*files}:
+        (directory / name).unlink(missing_ok=True)  # of an earlier call with more domains
     for name, content in files.items():
         workdir.write_bytes(directory / name, content)
     workdir.write_bytes(directory / "report.html", render(study, pictures))

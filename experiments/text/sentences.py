@@ -88,8 +88,10 @@ def lines_of(path: Path) -> list[tuple[int, str]]:
     Raises:
       ValueError: it is not UTF-8; names the line.
     """
-    content = path.read_bytes()
-    return list(enumerate(_decode(content, str(path)).rstrip().splitlines(), start=1)) if content.strip() else []
+    lines = [line.rstrip("\r") for line in _decode(path.read_bytes(), str(path)).split("\n")]
+    while lines and not lines[-1].strip():
+        lines.pop()
+    return list(enumerate(lines, start=1))
 
 
 def _decode(content: bytes, name: str) -> str:

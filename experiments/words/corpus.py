@@ -138,32 +138,29 @@ def check_labels(study: Study, rated: Rated) -> None:
 
 
 def split(study: Study, rated: Rated) -> dict[str, np.ndarray]:
-    """{"test", "validation", "pool", "unlabelled": which sentences}; whole documents, and the pool has each class."""
+    """{"test", "validation", "pool", "unlabelled": which sentences}; no document is in two of them.
+
+    Raises:
+      ValueError: there are not enough documents, or the pool lacks a class.
+    """
     text = study.text
     random = np.random.default_rng([study.seed, 0x5EED])
     documents = np.arange(len(rated.texts)) if rated.documents is None else rated.documents
-    rank = random.permutation(documents.max() + 1)[documents]
-    order = np.lexsort((random.permutation(len(documents)), rank))
-    has_label = rated.labels[order] >= 0
-    done, parts = np.zeros(len(order), bool), {}
+    place = random.permutation(documents.max() + 1)[documents]  # of each sentence's document, in a random order
+    upto = np.concatenate([[0], np.cumsum(np.bincount(place, weights=rated.labels >= 0))])
+    parts, first = {}, 0
     for name in ("test", "validation", "pool"):
         size = getattr(text, name)
-        # The first documents, in the random order, whose labelled sentences are enough; the last may be one too many.
-        free = ~done & has_label
-        end = np.flatnonzero(free)[size - 1] + 1 if size else 0
-        inside = np.zeros(len(order), bool)
-        if size:
-            inside[:end] = True
-            inside |= np.isin(rank[order], rank[order][:end])
-        parts[name] = np.sort(order[inside & free][:size])
-        done |= inside
-    parts["unlabelled"] = np.sort(order[~done]) if not text.unlabelled else np.array([], int)
-    for label, name in enumerate(rated.classes):
-        there, need = int((rated.labels[parts["pool"]] == label).sum()), max(study.labels) // len(rated.classes) + 1
-        if there < need and there < max(study.labels):
+        last = int(np.searchsorted(upto, upto[first] + size))  # the first documents with so many labels
+        if last == len(upto):
             raise ValueError(
-                f"the pool of {text.pool} sentences has {there} of the class {name!r}, but a draw of "
-                f"{max(study.labels)} takes up "
-                f"to {need}; raise text.pool, or lower labels"
+                f"text.{name} = {size}, but too few documents of {text.rated} are left for that, as they are kept whole; lower it"
             )
+        inside = np.flatnonzero((first <= place) & (place < last) & (rated.labels >= 0))
+        parts[name], first = np.sort(random.permutation(inside)[:size]), last
+    parts["unlabelled"] = np.flatnonzero(place >= first)
+    if lacking := set(range(len(rated.classes))) - set(rated.labels[parts["pool"]].tolist()):
+        raise ValueError(
+            f"the pool of {text.pool} sentences has none of the class {rated.classes[min(lacking)]!r}; raise text.pool"
+        )
     return parts

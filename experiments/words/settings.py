@@ -60,7 +60,7 @@ class Fit:
 
     hidden: int = 32
     epochs: int = 30
-    batch_size: int = 32
+    batch_size: int = 64
     learning_rate: float = 0.003
     words_rate: float = 0.1
     """Learning rate of copied word vectors, where they are fine-tuned, as a share of that of new layers."""

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
 
 from mmd_jax.models.layered import Network
 from mmd_jax.transfer.inference import in_batches
@@ -19,7 +18,7 @@ from mmd_jax.types import LossFn, Objective, Rows, Variables
 NOISE = "noise"
 
 
-def with_noise(network: Network, variables: Variables, counts: ArrayLike, *, power: float = 0.75) -> Variables:
+def with_noise(network: Network, variables: Variables, counts: Any, *, power: float = 0.75) -> Variables:
     """The variables with the distribution that noise words are drawn from.
 
         P(v) = counts_v^power / Σ_u counts_u^power
@@ -47,7 +46,6 @@ def with_noise(network: Network, variables: Variables, counts: ArrayLike, *, pow
     return {**variables, NOISE: {network.layers[-1]: {"cumulative": jnp.asarray(cumulative, jnp.float32)}}}
 
 
-@lru_cache
 def negative_sampling(num_noise: int = 5) -> Objective:
     """The objective of `skip_gram` on rows x [n, 1], the centre words, and y [n], a word near each.
 
@@ -66,6 +64,12 @@ def negative_sampling(num_noise: int = 5) -> Objective:
     """
     if num_noise < 1:
         raise ValueError(f"num_noise = {num_noise}; expected at least one noise word a pair")
+    return _objective(num_noise)
+
+
+@lru_cache
+def _objective(num_noise: int) -> Objective:
+    """The same object each time: what is compiled for it is compiled once."""
     return Objective(partial(_loss, num_noise), partial(_validate, num_noise), _check)
 
 
