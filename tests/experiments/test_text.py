@@ -118,7 +118,7 @@ def test_an_archive_that_is_missing_or_damaged(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"by name there are embedded, .*movie"):
         read_rated("movies", tmp_path)
     data = packed(tmp_path, ["1_1\tgood"])
-    with pytest.raises(ValueError, match="line 1 of .* is not id, rating, text"):
+    with pytest.raises(ValueError, match=r"line 1 of .* is not id, rating, text"):
         read_rated("amazon", data)
     path = data / "raw" / "vader" / "hutto_ICWSM_2014.tar.gz"
     path.write_bytes(path.read_bytes()[:40])

@@ -30,7 +30,7 @@ def sigmoid(z):
 
 
 def test_noise_is_the_unigram_distribution_to_the_power():
-    network, variables = made(counts=[0, 1, 16, 0, 81, 0])
+    _, variables = made(counts=[0, 1, 16, 0, 81, 0])
     share = np.diff(np.asarray(variables[NOISE]["contexts"]["cumulative"]), prepend=0)
     weights = np.array([0, 1, 8, 0, 27, 0])
     np.testing.assert_allclose(share, weights / weights.sum(), atol=1e-6)
