@@ -1,6 +1,6 @@
 """The smallest study that goes through everything: sentences embedded in the code, in seconds. It shows nothing.
 
-    python -m experiments.sentiment --config configs/sentiment_tiny.py
+python -m experiments.sentiment --config configs/sentiment_tiny.py
 """
 
 from experiments.words.settings import Domains, Fit, Study, Text, Vectors

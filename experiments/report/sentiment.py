@@ -340,6 +340,8 @@ def limits(study: Study) -> Html:
         "other draws from this pool.",
         "One split of the sentences, one architecture and one set of settings for all: nothing here says what others would show.",
     ]
+    if empty := study["header"]["sizes"]["wordless"]:
+        said.append(f"{empty:,} held-out sentences have no word left and are told by nothing.")
     if "all" in sources:
         copies = study["header"]["settings"]["vectors"]["copies"]
         said.insert(1, f"The vectors of all unlabelled sentences were trained {copies} times, not once a draw.")

@@ -74,7 +74,7 @@ def rate(study: Study, task: Task, corpus: Corpus, directory: Path) -> dict[str,
     """
     held = corpus.held[study.text.held_out].rows
     words = None if task.source == NONE else source_words(study, task, corpus, directory)
-    new = fresh([study.seed, task.draw, 1], corpus.num_words, _dim(study))
+    new = fresh([study.seed, task.draw, 1], corpus.num_words, study.vectors.dim)
     results = []
     for size in study.labels:
         rows = labelled_rows(study, corpus, task.draw, size)
@@ -171,10 +171,6 @@ def _glove(data_dir: str, words: tuple[str, ...]) -> Words:
         raise ValueError("GloVe knows none of the words of these sentences; set glove to False")
     pad = np.zeros((1, vectors.shape[1]), np.float32)
     return standardised(Words(np.concatenate([pad, vectors]), np.concatenate([[False], known])))
-
-
-def _dim(study: Study) -> int:
-    return 50 if study.glove else study.vectors.dim
 
 
 def as_hex(hits: np.ndarray) -> str:

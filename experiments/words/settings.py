@@ -158,6 +158,8 @@ def check(study: Study) -> None:
         expect(0 < value < inf, name, value, "a positive number")
     for name in ("weight_decay", "clip_norm"):
         expect(0 <= getattr(fit, name) < inf, f"fit.{name}", getattr(fit, name), "0 or more")
+    dims = "50, which is what GloVe's have; or set glove to False"
+    expect(not study.glove or vectors.dim == 50, "vectors.dim", vectors.dim, dims)
     expect(study.draws >= 2, "draws", study.draws, "at least 2, for an interval")
     expect(domains.draws >= 2, "domains.draws", domains.draws, "at least 2, for an interval")
     expect(domains.max_rows >= 4, "domains.max_rows", domains.max_rows, "at least 4")

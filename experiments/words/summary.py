@@ -55,6 +55,7 @@ def header(study: Study, corpus: Corpus) -> dict[str, Any]:
             "pool": len(corpus.pool.rows.y),
             "unlabelled": len(corpus.unlabelled),
             "words": corpus.num_words - 1,
+            "wordless": int((held.rows.x == 0).all(axis=1).sum()),
         },
         "most_frequent": float(np.bincount(held.rows.y).max() / len(held.rows.y)),
         "sources": {source: title(source) for source in sources(study)},
