@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from scipy.special import xlogy
 
-from mmd_jax.intervals import binomial_interval, holm, paired_interval, t_interval
+from mmd_jax.intervals import binomial_interval, crossed_interval, holm, paired_interval, t_interval
 
 
 @pytest.mark.parametrize("p", [0.02, 0.3, 0.5, 0.9])
@@ -141,3 +141,57 @@ def test_holm_is_its_definition():
 def test_bad_input_has_one_clear_error(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(("of_runs", "of_rows", "of_both"), [(1, 1, 1), (0, 1, 1), (1, 0, 0.5), (0, 0, 1)])
+def test_crossed_interval_covers_where_runs_rows_or_neither_vary(of_runs, of_rows, of_both):
+    rng, hits, narrow = np.random.default_rng(1), 0, 0
+    for _ in range(500):
+        parts = (
+            of_runs * rng.normal(size=(15, 1)),
+            of_rows * rng.normal(size=(1, 40)),
+            of_both * rng.normal(size=(15, 40)),
+        )
+        scores = sum(parts)
+        found, over_runs = crossed_interval(scores, 0.9), t_interval(scores.mean(axis=1), 0.9)
+        hits += found.low <= 0 <= found.high
+        narrow += over_runs.low <= 0 <= over_runs.high
+    assert hits / 500 > 0.9 - 3 * np.sqrt(0.9 * 0.1 / 500)
+    if of_rows > of_runs:
+        assert narrow / 500 < 0.6  # the interval over runs is for these rows only
+
+
+def test_crossed_interval_of_grouped_rows_covers_where_rows_alone_do_not():
+    rng, groups = np.random.default_rng(2), np.repeat(np.arange(20), 5)
+    hits, naive = 0, 0
+    for _ in range(400):
+        scores = rng.normal(size=20)[groups] + rng.normal(size=(10, 100))
+        hits += (found := crossed_interval(scores, 0.9, groups)).low <= 0 <= found.high
+        naive += (alone := crossed_interval(scores, 0.9)).low <= 0 <= alone.high
+    assert hits / 400 > 0.9 - 3 * np.sqrt(0.9 * 0.1 / 400) > 0.75 > naive / 400
+    assert found.num == 10
+
+
+def test_crossed_interval_with_nothing_but_runs_is_the_interval_over_runs():
+    means = np.array([0.1, 0.4, 0.2, 0.9])
+    found, over_runs = crossed_interval(np.repeat(means[:, None], 50, axis=1)), t_interval(means)
+    assert found.num == 4 and found.estimate == pytest.approx(over_runs.estimate)
+    assert (found.low, found.high) == pytest.approx((over_runs.low, over_runs.high), rel=1e-9)
+    # … and by the order of neither axis, nor by the names of groups.
+    rng = np.random.default_rng(0)
+    scores, groups = rng.random((5, 12)), np.arange(12) // 3
+    turned = crossed_interval(scores[::-1, ::-1], groups=np.array(list("dddcccbbbaaa")))
+    assert turned == pytest.approx(crossed_interval(scores, groups=groups))
+
+
+@pytest.mark.parametrize("scores", [[1.0, 2.0], [[1.0, 2.0]], [[1.0], [2.0]], [[1.0, np.nan], [1.0, 2.0]]])
+def test_crossed_interval_refuses_what_has_no_interval(scores):
+    with pytest.raises(ValueError, match="scores has shape"):
+        crossed_interval(scores)
+
+
+def test_crossed_interval_refuses_groups_that_do_not_fit():
+    with pytest.raises(ValueError, match="one label a row"):
+        crossed_interval(np.eye(3), groups=[0, 1])
+    with pytest.raises(ValueError, match="in one group"):
+        crossed_interval(np.eye(3), groups=[0, 0, 0])

@@ -1,0 +1,1 @@
+"""Sentences: reading them, cutting them into words, and numbers for the words."""

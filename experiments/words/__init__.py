@@ -1,0 +1,1 @@
+"""What a study of words to sentiment is made of."""
