@@ -6,13 +6,20 @@ import pytest
 
 from experiments import config as configs
 from experiments.config import Config, Data, Model, Training
+from experiments.pairing import settings as pairing_settings
 from experiments.strategy import settings as strategy_settings
 from experiments.study import settings as study_settings
+from experiments.words import settings as word_settings
 from tests.experiments import tiny
 
 HERE = Path(__file__).parents[2]
 # Of scripts with settings of their own; all others read a `Config`.
-LOADERS = {"transferability": study_settings.load, "strategies": strategy_settings.load}
+LOADERS = {
+    "transferability": study_settings.load,
+    "strategies": strategy_settings.load,
+    "pairings": pairing_settings.load,
+    "sentiment": word_settings.load,
+}
 
 
 def load(*argv, config=tiny.PATH):
