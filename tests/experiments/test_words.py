@@ -11,6 +11,7 @@ import pytest
 
 from experiments import sentiment, workdir
 from experiments.config import read
+from experiments.report import sentiment as report
 from experiments.text.sentences import Rated
 from experiments.words import classifiers, corpus, domains, draws, settings, summary, vectors
 from experiments.words.settings import Study, Text, Vectors
@@ -276,12 +277,20 @@ def test_from_command_to_page_and_again(tiny, tmp_path, capsys):
         table = list(csv.DictReader(opened))
     assert len(table) == 7 and sum(row["planned"] == "True" for row in table) == 1
 
-    # Again: nothing is trained, and one more draw leaves the others as they are.
-    lines = (tmp_path / "run" / "networks" / "cells.jsonl").read_text()
-    sentiment.run(replace(tiny, draws=3, domains=replace(tiny.domains, names=())), tmp_path / "run", "a command")
-    assert (tmp_path / "run" / "networks" / "cells.jsonl").read_text().startswith(lines)
-    assert not json.loads((tmp_path / "run" / "result.json").read_text())["domains"]
+    # Again, with one more draw: the others are not trained again.
+    files = [tmp_path / "run" / name / "cells.jsonl" for name in ("networks", "domains")]
+    before = [file.read_text() for file in files]
+    sentiment.run(replace(tiny, draws=3), tmp_path / "run", "a command")
+    after = [file.read_text() for file in files]
+    assert after[0].startswith(before[0]) and after[0].count("\n") == 4 + 2
+    assert after[1] == before[1]
+
+    # A figure of what is no longer there goes.
+    result = json.loads((tmp_path / "run" / "result.json").read_text()) | {"domains": []}
+    workdir.write_json(tmp_path / "run" / "result.json", result)
+    report.write(tmp_path / "run")
     assert not (tmp_path / "run" / "domains.csv").exists()
+    assert not (tmp_path / "run" / "figures" / "domains.svg").exists()
 
 
 def test_one_s_own_files(tiny, tmp_path, capsys):
