@@ -93,7 +93,9 @@ def curves(topics: Topics) -> Figure:
         axes.set_xlabel("labelled rows of the target")
     left.set_title("ROC AUC on the test rows", loc="left")
     right.set_title(f"less that of the network from scratch, {topics['level']:.0%} interval", loc="left")
-    right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+.2f}".replace("-", "−") if value else "0"))
+    right.yaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: f"{round(value, 4):+g}".replace("-", "−") if value else "0")
+    )
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
@@ -163,12 +165,13 @@ def statements(topics: Topics) -> list[str]:
     for count in sorted({row["labels"] for row in topics["rows"]}):
         rows = [row for row in topics["rows"] if row["labels"] == count]
         better, worse = ([row for row in rows if row["gain"] and _side(row["gain"]) == side] for side in (1, -1))
-        trees = [row for row in rows if row["beside_boosting"] and _side(row["beside_boosting"]) == 1]
+        above, below = ([r for r in rows if r["beside_boosting"] and _side(r["beside_boosting"]) == s] for s in (1, -1))
         best = max(rows, key=lambda row: row["auc"]["estimate"])
         line = (
             f"With {count:,} labelled rows, better than the network from scratch beyond the interval: {_names(better)}"
         )
-        line += f"; worse: {_names(worse)}. Better than boosting on the target's rows: {_names(trees)}. "
+        line += f"; worse: {_names(worse)}. Better than boosting on the target's rows: {_names(above)}; worse: "
+        line += f"{_names(below)}. "
         lines.append(f"{line}The largest AUC, {best['auc']['estimate']:.3f}, is that of: {MEANINGS[best['way']]}.")
     return lines
 

@@ -135,7 +135,7 @@ def test_sentences_are_no_stronger_than_intervals():
     rows = [row("head kept", 0.01, 0.05), row("chosen", -0.01, 0.05), row("linear_probe", -0.05, -0.01)]
     [line] = report.statements({"rows": rows})
     assert "beyond the interval: fine-tuned, head kept; worse: linear probe (new head)." in line
-    assert "than boosting on the target's rows: fine-tuned, head kept." in line
+    assert "than boosting on the target's rows: fine-tuned, head kept; worse: linear probe (new head)." in line
 
 
 def test_the_planted_rule_is_found_at_all(config):
