@@ -85,7 +85,7 @@ def answer(found: Found) -> str:
 
 
 def answers(found: Found) -> list[str]:
-    """A sentence a pairing, each no stronger than its adjusted p-value allows."""
+    """A sentence a pairing and number of labels, each no stronger than its adjusted p-value allows."""
     said = []
     for wanted in FIRST:
         there = [
@@ -93,8 +93,7 @@ def answers(found: Found) -> list[str]:
             for line in found["lines"]
             if tuple(line[name] for name in ("pairing", "arm", "beside", "metric")) == wanted
         ]
-        if there:
-            said.append(sentence(min(there, key=lambda line: line["labels"])))
+        said += [sentence(line) for line in sorted(there, key=lambda line: line["labels"])]
     return said
 
 
