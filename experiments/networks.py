@@ -19,7 +19,7 @@ from experiments.datasets.table_map import TableMap
 from experiments.published import PUBLISHED
 from mmd_jax.models.cnn8 import cnn8
 from mmd_jax.models.layered import Network, preprocessed
-from mmd_jax.models.leaves import layer_of, named_leaves
+from mmd_jax.models.leaves import layer_of, named_leaves, path_name, take
 from mmd_jax.models.mlp import mlp
 from mmd_jax.models.pretrained import Loaded, Translate, from_arrays
 from mmd_jax.types import Variables
@@ -166,8 +166,8 @@ def restore(
     else:
         arrays = weights.load_weights(Path(model.weights), read_folder=lambda path: checkpoints.load_arrays(path)[0])
     translate = published and published.translate
-    template = jax.jit(network.init)(jax.random.key(0), jnp.asarray(example[:1]))
     head = network.layers[-1]
+    template = _template(network, example, () if with_head else (head,))
     try:
         loaded = from_arrays(arrays, template, fresh=() if with_head else (head,), translate=translate)
     except ValueError:
@@ -182,6 +182,14 @@ def restore(
         names = ", ".join(spare[:8]) + (f" and {len(spare) - 8} more" if len(spare) > 8 else "")
         print(f"warning: {model.weights} has tensors that the network has no place for: {names}", file=sys.stderr)
     return loaded
+
+
+def _template(network: Network, example: np.ndarray, fresh: Sequence[str]) -> Variables:
+    """The variables' shapes, with values for some layers alone: to draw all of a large network's takes long to compile."""
+    key, x = jax.random.key(0), jnp.asarray(example[:1])
+    drawn = jax.jit(lambda key, x: take(network.init(key, x), fresh))(key, x) if fresh else {}
+    shapes = jax.eval_shape(network.init, key, x)
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: drawn.get(path_name(path), leaf), shapes)
 
 
 def _check_head(

@@ -31,11 +31,11 @@ STORAGES = {
 
 
 class Storage(NamedTuple):
-    """Where numbers lie: under `key`, `count` of them."""
+    """Where numbers lie: under `key`, `size` of them."""
 
     key: str
     dtype: str
-    count: int
+    size: int
 
 
 class Tensor(NamedTuple):
@@ -99,8 +99,8 @@ def _read_legacy(stream: BinaryIO) -> dict[str, np.ndarray]:
     data = {}
     for key in _Unpickler(stream).load():
         storage = storages[key]
-        if (count := int.from_bytes(stream.read(8), "little")) != storage.count:
-            raise ValueError(f"storage {key} has {count} numbers, expected {storage.count}")
+        if (count := int.from_bytes(stream.read(8), "little")) != storage.size:
+            raise ValueError(f"storage {key} has {count} numbers, expected {storage.size}")
         data[key] = stream.read(count * np.dtype(_dtype(storage)).itemsize)
     return _filled(tensors, data)
 
@@ -144,11 +144,11 @@ def _filled(tensors: Mapping[str, Tensor], data: Mapping[str, bytes]) -> dict[st
         # Bounds first: a view out of them would read another's memory.
         last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
         inside = math.prod(shape) == 0 or (
-            min((offset, *strides)) >= 0 and min(shape, default=0) >= 0 and last < storage.count
+            min((offset, *strides)) >= 0 and min(shape, default=0) >= 0 and last < storage.size
         )
         if not inside:
             raise ValueError(f"{name} lies outside of its storage")
-        numbers = np.frombuffer(data[storage.key], _dtype(storage), count=storage.count)
+        numbers = np.frombuffer(data[storage.key], _dtype(storage), count=storage.size)
         if math.prod(shape) == 0:
             arrays[name] = np.zeros(shape, numbers.dtype)
             continue

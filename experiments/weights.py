@@ -125,7 +125,9 @@ def make_network(
       ValueError: as `load_factory` and `as_network`.
     """
     function = load_factory(name)
-    if "rngs" in inspect.signature(function).parameters:
+    # An nnx class has a metaclass, whose signature says nothing.
+    called = function.__init__ if isinstance(function, type) else function
+    if "rngs" in inspect.signature(called).parameters:
         return from_nnx(lambda rngs: function(num_classes, rngs=rngs), example, layers=layers)
     return as_network(function(num_classes), example, layers=layers)
 

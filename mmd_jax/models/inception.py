@@ -17,7 +17,7 @@ from mmd_jax.models.pooling import average_pool, global_mean, max_pool_overlappi
 # A convolution: (channels, kernel's height, its width). A chain of them is a branch.
 Shape = tuple[int, int, int]
 # (channels, kernel, stride, padding, whether a maximum follows) of the first five layers.
-STEM = (
+STEM: tuple[tuple[int, int, int, Padding, bool], ...] = (
     (32, 3, 2, "VALID", False),
     (32, 3, 1, "VALID", False),
     (64, 3, 1, "SAME", True),

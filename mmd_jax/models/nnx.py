@@ -142,6 +142,7 @@ def _assembled(
     key = jax.random.key(0) if key is None else key
     flat = []
     for i, (path, variable) in enumerate(template.items()):
+        value: Any
         if isinstance(variable, nnx.RngKey):
             value = jax.random.fold_in(key, i)
         elif isinstance(variable, nnx.RngState):

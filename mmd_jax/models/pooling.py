@@ -30,8 +30,8 @@ def max_pool_overlapping(x: Float[Array, "batch height width c"]) -> Float[Array
     Array([[12., 14.],
            [22., 24.]], dtype=float32)
     """
-    size = tuple((n - 3) // 2 + 1 for n in x.shape[1:3])
-    return reduce(jnp.maximum, [window_of(x, i, j, size, 2) for i in range(3) for j in range(3)])
+    rows, columns = ((n - 3) // 2 + 1 for n in x.shape[1:3])
+    return reduce(jnp.maximum, [window_of(x, i, j, (rows, columns), 2) for i in range(3) for j in range(3)])
 
 
 def average_pool(x: Float[Array, "batch height width c"]) -> Float[Array, "batch height width c"]:

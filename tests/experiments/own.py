@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
+from flax import nnx
 
 from mmd_jax.models.layered import from_layers
 
@@ -35,6 +36,21 @@ class Own(nn.Module):
 
 def linen(num_classes):
     return Own(num_classes)
+
+
+class Module(nnx.Module):
+    """The same network as an nnx module."""
+
+    def __init__(self, num_classes, *, rngs):
+        self.below, self.above = (nnx.Linear(m, n, rngs=rngs) for m, n in ((64, 16), (16, 8)))
+        self.below_norm, self.above_norm = (nnx.BatchNorm(n, rngs=rngs) for n in (16, 8))
+        self.dropout = nnx.Dropout(0.2, rngs=rngs)
+        self.head = nnx.Linear(8, num_classes, rngs=rngs)
+
+    def __call__(self, x):
+        x = nnx.relu(self.below_norm(self.below(x.reshape(len(x), -1))))
+        x = nnx.relu(self.above_norm(self.above(self.dropout(x))))
+        return self.head(x)
 
 
 def stack(num_classes):

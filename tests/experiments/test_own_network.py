@@ -112,6 +112,25 @@ def test_only_init_and_apply(folder, tmp_path):
     expect_predict_reproduces_the_accuracy(directory, tmp_path / "p.csv")
 
 
+def test_nnx(folder, tmp_path):
+    """Pretrained on the source here, a part of it frozen: parameters and batch statistics stay, bit for bit."""
+    directory = folder / "nnx"
+    decision = {"regime": "finetune_top", "num_frozen": 2}
+    tiny.compute(directory, model={"factory": FACTORY + "Module"}, decision=decision)
+    result, model = result_of(directory), model_of(directory)
+    names = ["below", "below_norm", "above", "above_norm", "head"]
+    assert list(result["two_sample"]["layers"]) == names
+    assert (result["plan"]["frozen"], result["plan"]["trained"]) == (names[:2], names[2:])
+    assert result["frozen_unchanged"] is True
+    [fit] = [path for path in (directory / "checkpoints").iterdir() if path.name.startswith("pretrain")]
+    pretrained = checkpoints.load_arrays(sorted(fit.iterdir())[-1] / "arrays")[0]
+    for name in names:
+        same = {a.tobytes() == pretrained[f"best/{path}"].tobytes() for path, a in layers_of(model, name).items()}
+        assert same == {name in names[:2]}, name
+    assert not np.array_equal(pretrained["best/batch_stats/below_norm/mean"], np.zeros(16))  # it was in training mode
+    expect_predict_reproduces_the_accuracy(directory, tmp_path / "p.csv")
+
+
 def stack(weights, directory, *, decision=None, **changes):
     """A run of the stack without source rows: nothing to pretrain, nothing to measure."""
     model = {"factory": FACTORY + "stack", "weights": str(weights)}
