@@ -147,7 +147,12 @@ def load_halves(study: Study, split: Split) -> tuple[Half, Half]:
 
 def _load(study: Study, data: config.Data, classes: tuple[str, ...]) -> sources.Dataset:
     chosen = replace(data, classes=classes, per_class=study.images_per_class, test_per_class=study.test_per_class)
-    return sources.load(chosen, seed=study.seed, data_dir=study.data_dir)
+    found = sources.load(chosen, seed=study.seed, data_dir=study.data_dir)
+    if found.table is not None:
+        raise ValueError(
+            f"data.name = {data.name!r} is a table; a study of transferability takes images or rows of numbers"
+        )
+    return found
 
 
 def _half(data: sources.Dataset, notes: str) -> Half:
