@@ -214,7 +214,23 @@ def answer(summary: Mapping[str, Any]) -> str:
                 groups.setdefault((one["source"], one["regime"]), []).append(one)
         if groups:
             said.append(lead + "; ".join(_group(*name, some) for name, some in groups.items()) + ".")
-    return " ".join(said) or "Nothing was compared."
+    worse = [sentence for domain in summary["domains"] if (sentence := _negative(domain))]
+    return " ".join([*worse, *said]) or "Nothing was compared."
+
+
+def _negative(domain: Row) -> str:
+    """That the rule's plan is worse than from-scratch on a domain, where it was shown to be; else nothing."""
+    ways = [way for way in domain["ways"] if domain["plans"][str(way["labels"])]["way"] == way["way"]]
+    some = [way for way in ways if way.get("difference", {}).get("kind") == "worse"]
+    if not some:
+        return ""
+    points = ", ".join(f"{100 * way['difference']['estimate']:+.1f}".replace("-", "−") for way in some)
+    sizes = ", ".join(str(way["labels"]) for way in some)
+    return (
+        f"Negative transfer on {domain['domain']}: the network, used again as the rule says, is worse than from "
+        f"scratch with {sizes} "
+        f"labels ({points} points)."
+    )
 
 
 def _group(source: str, regime: str, some: Sequence[Row]) -> str:

@@ -226,11 +226,22 @@ def test_statements_find_planted_differences_and_no_others(tiny):
     kinds = {(one["source"], one["labels"]): one["kind"] for one in found}
     assert kinds == {("all", 4): "better", ("all", 8): "worse", ("20", 4): "unclear", ("20", 8): "unclear"}
     assert all(one["adjusted"] >= one["pvalue"] for one in found)
-    text = summary.answer({"statements": found})
+    text = summary.answer({"statements": found, "domains": []})
     assert text.startswith(
         "Negative transfer: worse than without, beyond the interval, are all unlabelled sentences, frozen, with 8"
     )
     assert "help: better than without are all unlabelled sentences, frozen, with 4 labels (+" in text
+
+
+def test_negative_transfer_on_a_domain_is_said_first():
+    difference = {"kind": "worse", "estimate": -0.06}
+    ways = [{"labels": 32, "way": "lp_ft", "difference": difference}, {"labels": 32, "way": "from_scratch"}]
+    domain = {"domain": "tweets", "plans": {"32": {"way": "lp_ft"}}, "ways": ways}
+    said = summary.answer({"statements": [], "domains": [domain]})
+    assert said.startswith("Negative transfer on tweets") and "with 32 labels (−6.0 points)" in said
+    for plan, kind in (("from_scratch", "worse"), ("lp_ft", "unclear")):
+        domain["plans"]["32"]["way"], difference["kind"] = plan, kind
+        assert summary.answer({"statements": [], "domains": [domain]}) == "Nothing was compared."
 
 
 def test_an_interval_over_draws_alone_is_not_what_statements_rest_on(tiny):
