@@ -126,7 +126,7 @@ def make_network(
     """
     function = load_factory(name)
     # An nnx class has a metaclass, whose signature says nothing.
-    called = function.__init__ if isinstance(function, type) else function
+    called: Any = function.__init__ if isinstance(function, type) else function  # type: ignore[misc]
     if "rngs" in inspect.signature(called).parameters:
         return from_nnx(lambda rngs: function(num_classes, rngs=rngs), example, layers=layers)
     return as_network(function(num_classes), example, layers=layers)
