@@ -83,6 +83,9 @@ def test_linen_with_its_own_weights(linen_run, arrays, tmp_path):
     result, model = result_of(linen_run), model_of(linen_run)
     assert list(result["two_sample"]["layers"]) == LAYERS
     assert "The network was restored" in result["two_sample"]["note"]
+    tensors = read_json(linen_run / "tensors.json")
+    assert {name.replace(".", "/") for _, name in tensors["matched"]} == set(arrays)
+    assert not tensors["fresh"] and not tensors["left_over"]
     assert (result["plan"]["frozen"], result["plan"]["trained"]) == (["below"], ["above", "head"])
     assert result["frozen_unchanged"] is True
     assert not result["plan"]["cached"] and WHOLE in result["plan"]["stages"][0]["cache_reason"]
