@@ -101,7 +101,7 @@ def classification_loss(network: Network, train: Sequence[str], *, start: int = 
     """
 
     def loss(
-        variables: Variables, batch: tuple[Array, Array], key: Array
+        variables: Variables, batch: tuple[Array, Array | Mixed], key: Array
     ) -> tuple[Array, tuple[Variables, dict[str, Array]]]:
         x, labels = batch
         y, other, share = labels if isinstance(labels, Mixed) else (labels, None, None)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import strategies, workdir
-from experiments.config import Data, Model, Training
+from experiments.config import Data, Decision, Model, Training
 from experiments.report import strategies as report
 from experiments.strategy import settings
 from experiments.strategy.settings import Strategies
@@ -16,6 +16,7 @@ from mmd_jax.models.leaves import named_leaves
 from mmd_jax.models.mlp import mlp
 from tests.experiments import tiny
 
+RESTORED = replace(tiny.config, source=None, model=Model("mlp", weights="w"), decision=Decision(frozen=("fc1",)))
 QUICK = Training(epochs=2, batch_size=16, learning_rates=(3e-3,))
 
 
@@ -61,6 +62,18 @@ def test_the_same_command_trains_nothing_again(finished, monkeypatch):
     strategies.run(study, directory, "the command")
     assert workdir.read_json(directory / "strategies.json") == found
     assert (directory / "report.html").exists()
+
+
+def test_a_fit_of_other_settings_has_a_folder_of_its_own(finished, monkeypatch):
+    def stop(study, folder, *_):
+        assert not folder.exists()
+        raise StopIteration
+
+    study, directory, _ = finished
+    monkeypatch.setattr(strategies, "rate", stop)
+    with pytest.raises((StopIteration, RuntimeError)):
+        strategies.run(replace(study, epochs=(1, 1)), directory, "the command")
+    strategies.workdir.open_workdir(directory, study, ignore=settings.NOT_THE_STUDY)
 
 
 def test_outputs_of_the_frozen_base_are_kept_on_disk(finished):
@@ -109,6 +122,7 @@ def test_the_page_shows_every_way_and_choice(finished):
         ({"epochs": (3, 2, 1)}, "epochs = (3, 2, 1)"),
         ({"frozen_share": 1.0}, "frozen_share = 1.0"),
         ({"run": tiny.config}, "set run.source to None"),
+        ({"run": RESTORED}, "leave them out"),
         ({"probe": replace(QUICK, epochs=0)}, "probe.epochs = 0"),
     ],
 )

@@ -16,7 +16,9 @@ from mmd_jax.models.convolution import (
     convolve_sliced,
     convolve_winograd,
 )
+from mmd_jax.models.mobilenet import mobilenet_v2
 from mmd_jax.models.pooling import max_pool
+from mmd_jax.transfer.train import classification_loss
 
 SHAPES = [
     ((2, 8, 8, 1), (3, 3, 1, 4)),
@@ -208,3 +210,17 @@ def test_max_pool_is_reduce_window(key, size):
 def test_max_pool_shares_the_gradient_among_ties():
     gradient = jax.grad(lambda x: jnp.sum(max_pool(x)))(jnp.zeros((1, 2, 2, 1)))
     assert float(gradient.sum()) == 1.0
+
+
+def test_gradients_have_the_dtype_of_the_inputs():
+    x, scale = jnp.ones((2, 3, 3, 4), jnp.bfloat16), jnp.ones(4, jnp.bfloat16)
+    of_x, of_scale = jax.jit(
+        jax.grad(lambda x, scale: scale_and_shift(x, scale, scale).sum().astype(jnp.float32), argnums=(0, 1))
+    )(x, scale)
+    assert of_x.dtype == of_scale.dtype == jnp.bfloat16
+    network = mobilenet_v2(2)
+    variables = jax.eval_shape(network.init, jax.random.key(0), jnp.ones((1, 32, 32, 3)))
+    loss = classification_loss(network, network.layers, dtype="bfloat16")
+    jax.eval_shape(
+        jax.grad(lambda v: loss(v, (jnp.ones((2, 32, 32, 3)), jnp.zeros(2, int)), jax.random.key(0))[0]), variables
+    )
