@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from experiments import evaluation
 from experiments.words import domains
 from experiments.words.corpus import Corpus
 from experiments.words.draws import NONE, from_hex, sources
 from experiments.words.settings import Study
-from mmd_jax.intervals import Interval, binomial_interval, crossed_interval, holm, paired_interval, t_interval
+from mmd_jax.intervals import Interval, crossed_interval, holm, t_interval
 
 Row = Mapping[str, Any]
 SCRATCH = "scratch"
@@ -185,9 +186,8 @@ def of_domain(study: Study, corpus: Corpus, measured: Row, rows: Sequence[Row]) 
 
 def _alone(hits: np.ndarray, level: float, documents: np.ndarray | None) -> Interval:
     """Accuracy of one network, by whole documents."""
-    if documents is None:
-        return binomial_interval(int(hits.sum()), len(hits), level)
-    return paired_interval(hits, np.zeros(len(hits)), level, documents)
+    low, high = evaluation.binomial(hits, level, groups=documents)
+    return Interval(float(hits.mean()), low, high, level, len(hits if documents is None else np.unique(documents)))
 
 
 def _share(interval: Interval) -> dict[str, Any]:

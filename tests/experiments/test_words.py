@@ -61,6 +61,8 @@ def test_too_few_labels_are_refused(tiny):
     three = Rated(("a",) * 3, np.arange(3), None, ("x", "y", "z"))
     with pytest.raises(ValueError, match=r"labels = 2, but there are 3 classes \(x, y, z\)"):
         corpus.check_labels(replace(tiny, labels=(2,)), three)
+    with pytest.raises(ValueError, match=r"text\.validation = 2, but there are 3 classes \(x, y, z\)"):
+        corpus.check_labels(changed(tiny, text={"held_out": "validation", "validation": 2}), three)
     with pytest.raises(ValueError, match=r"vectors\.sizes = 500, but there are 40 sentences to learn words from"):
         corpus.read(changed(tiny, vectors={"sizes": (500,)}))
 
@@ -252,6 +254,11 @@ def test_an_interval_over_draws_alone_is_not_what_statements_rest_on(tiny):
     )
     assert (found["draws"]["low"], found["draws"]["high"]) == pytest.approx((1 / 40, 1 / 40))
     assert found["low"] < 0 < found["high"] and found["kind"] == "unclear"
+
+
+def test_all_right_in_few_documents_is_not_certain():
+    found = summary._alone(np.ones(30, bool), 0.95, np.repeat(np.arange(6), 5))
+    assert found.low == pytest.approx(0.025 ** (1 / 6)) and (found.estimate, found.high, found.num) == (1, 1, 6)
 
 
 def test_two_sentences_are_counted_as_pairs(tiny):
