@@ -63,8 +63,8 @@ def render(study: Study, pictures: Mapping[str, bytes]) -> bytes:
         show(
             "accuracy",
             "Mean accuracy against the number of labels, for every source of word vectors",
-            f"Mean accuracy, with {level(study)} intervals over draws of sentences, on these test sentences. Dotted: always the "
-            "most frequent class.",
+            f"Mean accuracy, with {level(study)} intervals over draws of sentences, on these {held(study)} sentences. Dotted: "
+            f"always the most frequent class.{shared(study)}",
         ),
         show(
             "difference",
@@ -102,7 +102,7 @@ def how(study: Study) -> Html:
         "there are in all). A sentence is the mean of its words' vectors; a hidden layer and a classifier follow, trained on "
         f"labelled sentences that are drawn anew each time, as many of each class, from {sizes['pool']:,}. Every "
         f"network is tested on "
-        f"the same {sizes['held']:,} {'test' if header['held_out'] == 'test' else 'validation'} sentences, of which "
+        f"the same {sizes['held']:,} {held(study)} sentences, of which "
         f"{words.percent(header['most_frequent'])} are of the most frequent class. Networks of one draw see the same "
         f"labels in the same "
         "order and start from the same new layers; without transfer the word vectors are random at first, and trained.",
@@ -120,7 +120,7 @@ def table_of_accuracies(study: Study) -> Html:
     found = {(row["source"], row["regime"], row["labels"]): row for row in study["accuracies"]}
     kinds = list(dict.fromkeys((source, regime) for source, regime, _ in found))
     kinds.sort(key=lambda kind: list(study["header"]["sources"]).index(kind[0]))
-    draws = study["accuracies"][0]["num"]
+    draws = study["header"]["settings"]["draws"]
     rows = [
         (
             f"{study['header']['sources'][source]}{'' if regime == 'scratch' else ', ' + REGIMES[regime]}",
@@ -136,10 +136,27 @@ def table_of_accuracies(study: Study) -> Html:
                 rows,
                 numbers=range(1, len(sizes) + 1),
                 caption=f"Mean over {draws} draws, ± half of Student's {level(study)} interval over draws, on these "
-                f"test sentences.",
+                f"{held(study)} sentences.{shared(study)}",
             ),
         ]
     )
+
+
+def held(study: Study) -> str:
+    """Which sentences accuracies are of."""
+    return "test" if study["header"]["held_out"] == "test" else "validation"
+
+
+def shared(study: Study) -> str:
+    """What the intervals of sources hold for whose vectors are not each draw's own."""
+    said = ""
+    for source, title in study["header"]["sources"].items():
+        count = next(row["vectors"] for row in study["accuracies"] if row["source"] == source)
+        if count == 1:
+            said += f" {title}: for this one set of vectors."
+        elif count < study["header"]["settings"]["draws"]:
+            said += f" {title}: {count} trainings are shared out to the draws, and intervals are over these where that is wider."
+    return said
 
 
 def _with_half(row: Mapping[str, Any]) -> str:
@@ -183,7 +200,7 @@ def statements(study: Study) -> Html:
                 numbers=(1, 2, 3, 4, 5),
                 caption=f"Points of accuracy, paired by draw and test sentence; {level(study)} intervals. p is for "
                 f"other draws and other "
-                f"sentences, adjusted (Holm) for all {len(rows)} differences.",
+                f"sentences, adjusted (Holm) for all {len(rows)} differences.{shared(study)}",
             ),
             tag("h3", "What two test sentences would have shown"),
             tag(
@@ -344,9 +361,15 @@ def limits(study: Study) -> Html:
         said.append(f"{empty:,} held-out sentences have no word left and are told by nothing.")
     if "all" in sources:
         copies = study["header"]["settings"]["vectors"]["copies"]
-        said.insert(1, f"The vectors of all unlabelled sentences were trained {copies} times, not once a draw.")
+        said.insert(
+            1,
+            f"The vectors of all unlabelled sentences were trained {copies} times, not once a draw: so few say little of others.",
+        )
     if "glove" in sources:
-        said.insert(1, "GloVe's vectors are one set, the same in every draw.")
+        said.insert(
+            1,
+            "GloVe's vectors are one set, the same in every draw: nothing here says what others would show.",
+        )
     return join([tag("h2", "What this can't show"), tag("ul", *(tag("li", line) for line in said))])
 
 

@@ -15,6 +15,7 @@ from experiments.report import sentiment as report
 from experiments.text.sentences import Rated
 from experiments.words import classifiers, corpus, domains, draws, settings, summary, vectors
 from experiments.words.settings import Study, Text, Vectors
+from mmd_jax import intervals
 from mmd_jax.types import Rows
 
 
@@ -211,7 +212,7 @@ def hits(shares, num=400, num_draws=30, seed=0):
 
 
 def test_statements_find_planted_differences_and_no_others(tiny):
-    study = replace(tiny, labels=(4, 8), alpha=0.05)
+    study = replace(changed(tiny, vectors={"copies": 30}), labels=(4, 8), draws=30, alpha=0.05)
     found = summary.statements(
         study,
         hits(
@@ -254,6 +255,27 @@ def test_an_interval_over_draws_alone_is_not_what_statements_rest_on(tiny):
     )
     assert (found["draws"]["low"], found["draws"]["high"]) == pytest.approx((1 / 40, 1 / 40))
     assert found["low"] < 0 < found["high"] and found["kind"] == "unclear"
+
+
+def test_draws_that_share_vectors_count_as_their_trainings(tiny):
+    # Two trainings, one 20 points above the other: 30 draws of each know their own mean well, and not that of other trainings.
+    study, levels = changed(tiny, draws=60, vectors={"copies": 2}), np.where(np.arange(60) % 2, 0.75, 0.55)[:, None]
+    some = np.random.default_rng(0).random((60, 400)) < levels
+    found = {
+        ("none", "scratch", 4): np.random.default_rng(1).random((60, 400)) < 0.5,
+        ("all", "frozen", 4): some,
+        ("20", "frozen", 4): some,
+    }
+    rows = {one["source"]: one for one in summary.accuracies(study, found)}
+    assert rows["all"]["num"] == rows["all"]["vectors"] == 2 and rows["20"]["num"] == 60
+    means = some.mean(axis=1)
+    wanted = intervals.t_interval([means[0::2].mean(), means[1::2].mean()])
+    assert (rows["all"]["low"], rows["all"]["high"]) == pytest.approx((max(0, wanted.low), min(1, wanted.high)))
+    kinds = {one["source"]: one for one in summary.statements(study, found)}
+    assert kinds["all"]["kind"] == "unclear" and kinds["all"]["low"] < 0 and kinds["all"]["draws"]["low"] < 0
+    assert kinds["20"]["kind"] == "better" and kinds["20"]["estimate"] == pytest.approx(kinds["all"]["estimate"])
+    # As many trainings as draws: each draw has its own.
+    assert len(summary.by_training(changed(study, vectors={"copies": 60}), "all", some)) == 1
 
 
 def test_all_right_in_few_documents_is_not_certain():
