@@ -254,9 +254,13 @@ def across(study: Study, show: Shower) -> Html | None:
             "p",
             f"A network trained on all {study['header']['sizes']['pool']:,} labelled sentences of "
             f"{study['header']['rated']}, its "
-            f"word vectors from {list(study['header']['sources'].values())[-1]} and fine-tuned, is used again. Half "
-            f"of a domain's "
-            "documents are for training, half for testing. Distances are between sentence vectors of that network, "
+            f"word vectors from {list(study['header']['sources'].values())[-1]} and fine-tuned, is used again. "
+            + (
+                "Half of a domain's documents are for training, half for testing. "
+                if held(study) == "test"
+                else "A quarter of a domain's documents is for training, another for validation; the others stay unseen. "
+            )
+            + "Distances are between sentence vectors of that network, "
             "whole documents "
             "permuted; the margin is how far the network holds the classes of its own domain apart.",
         ),
@@ -264,8 +268,8 @@ def across(study: Study, show: Shower) -> Html | None:
             ("Domain", "MMD²", "p", "p, one a document", "90% interval of MMD", "Margin", "Known words", "As it is"),
             [_distance(domain) for domain in study["domains"]],
             numbers=range(1, 8),
-            caption="As it is: accuracy of the network on the domain's test sentences without a label of it; on its own held-out "
-            f"sentences {words.percent(study['domains'][0]['own_accuracy'])}.",
+            caption="As it is: accuracy of the network on the domain's {held(study)} sentences without a label of it; on its own "
+            f"{held(study)} sentences {words.percent(study['domains'][0]['own_accuracy'])}.",
         ),
         show(
             "domains",
@@ -343,7 +347,7 @@ def _ways(study: Study, domain: Mapping[str, Any]) -> Html:
         ("", *(head for size in sizes for head in (f"{size} labels", "less from scratch"))),
         rows,
         numbers=range(1, 1 + 2 * len(sizes)),
-        caption=f"{domain['test']:,} test sentences; intervals for other draws and other {unit}. “Better” and “worse” "
+        caption=f"{domain['test']:,} {held(study)} sentences; intervals for other draws and other {unit}. “Better” and “worse” "
         f"hold together "
         "over all domains (Holm). ◆: what the rule chooses.",
     )

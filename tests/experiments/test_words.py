@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -90,6 +91,32 @@ def test_a_domain_s_documents_are_on_one_side(tiny):
     assert len(parts.train.rows.y) + len(parts.test.rows.y) == 26
     with pytest.raises(ValueError, match=r"domains\.labels asks for 40"):
         domains.split(changed(tiny, domains={"labels": (40,)}), read_, "embedded_products")
+
+
+def test_choosing_settings_leaves_test_sentences_unseen(tiny):
+    study = changed(tiny, text={"held_out": "validation", "validation": 15})
+    read_, name = corpus.read(study), "embedded_products"
+    final, choosing = (
+        domains.split(changed(study, text={"held_out": held}), read_, name) for held in ("test", "validation")
+    )
+    assert set(choosing.train.documents) | set(choosing.test.documents) == set(final.train.documents)
+    assert not set(choosing.train.documents) & set(choosing.test.documents)
+    assert choosing.train.rows.y.size and choosing.test.rows.y.size
+    # Whatever stands in the test sentences of either domain, what is measured is the same.
+    unseen = np.isin(read_.domains[name].documents, final.test.documents)
+    blank = read_._replace(
+        test=read_.test._replace(rows=Rows(0 * read_.test.rows.x, 0 * read_.test.rows.y)),
+        domains={name: read_.domains[name]._replace(rows=blanked(read_.domains[name].rows, unseen))},
+    )
+    network = classifiers.network_of(2, read_.num_words, 4, 4)
+    variables = {"params": network.init(jax.random.key(0), read_.pool.rows.x[:1])["params"]}
+    one = classifiers.Classifier(network, variables, np.arange(read_.num_words) > 0)
+    first, second = (workdir.plain(domains.measured(study, part, name, one)) for part in (read_, blank))
+    assert first == second
+
+
+def blanked(rows, which):
+    return Rows(np.where(which[:, None], 0, rows.x), np.where(which, 0, rows.y))
 
 
 # What is drawn
