@@ -11,8 +11,8 @@ import numpy as np
 
 from experiments import networks, sources, workdir
 from experiments.cells import Cell
+from experiments.clusters import agreement, clustered
 from experiments.datasets.select import stratified
-from experiments.pairing.clusters import agreement, clustered
 from experiments.pairing.settings import NOT_THE_EXPERIMENT, Fit, Pairings
 from mmd_jax.models.autoencoder import autoencoder
 from mmd_jax.models.cnn8 import cnn8_base

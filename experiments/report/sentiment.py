@@ -63,8 +63,8 @@ def render(study: Study, pictures: Mapping[str, bytes]) -> bytes:
         show(
             "accuracy",
             "Mean accuracy against the number of labels, for every source of word vectors",
-            f"Mean accuracy, with {level(study)} intervals over draws of sentences, on these test sentences. Dotted: always the "
-            "most frequent class.",
+            f"Mean accuracy, with {level(study)} intervals over draws of sentences, on these {held(study)} sentences. Dotted: "
+            f"always the most frequent class.{shared(study)}",
         ),
         show(
             "difference",
@@ -102,7 +102,7 @@ def how(study: Study) -> Html:
         "there are in all). A sentence is the mean of its words' vectors; a hidden layer and a classifier follow, trained on "
         f"labelled sentences that are drawn anew each time, as many of each class, from {sizes['pool']:,}. Every "
         f"network is tested on "
-        f"the same {sizes['held']:,} {'test' if header['held_out'] == 'test' else 'validation'} sentences, of which "
+        f"the same {sizes['held']:,} {held(study)} sentences, of which "
         f"{words.percent(header['most_frequent'])} are of the most frequent class. Networks of one draw see the same "
         f"labels in the same "
         "order and start from the same new layers; without transfer the word vectors are random at first, and trained.",
@@ -120,7 +120,7 @@ def table_of_accuracies(study: Study) -> Html:
     found = {(row["source"], row["regime"], row["labels"]): row for row in study["accuracies"]}
     kinds = list(dict.fromkeys((source, regime) for source, regime, _ in found))
     kinds.sort(key=lambda kind: list(study["header"]["sources"]).index(kind[0]))
-    draws = study["accuracies"][0]["num"]
+    draws = study["header"]["settings"]["draws"]
     rows = [
         (
             f"{study['header']['sources'][source]}{'' if regime == 'scratch' else ', ' + REGIMES[regime]}",
@@ -136,10 +136,27 @@ def table_of_accuracies(study: Study) -> Html:
                 rows,
                 numbers=range(1, len(sizes) + 1),
                 caption=f"Mean over {draws} draws, ± half of Student's {level(study)} interval over draws, on these "
-                f"test sentences.",
+                f"{held(study)} sentences.{shared(study)}",
             ),
         ]
     )
+
+
+def held(study: Study) -> str:
+    """Which sentences accuracies are of."""
+    return "test" if study["header"]["held_out"] == "test" else "validation"
+
+
+def shared(study: Study) -> str:
+    """What the intervals of sources hold for whose vectors are not each draw's own."""
+    said = ""
+    for source, title in study["header"]["sources"].items():
+        count = next(row["vectors"] for row in study["accuracies"] if row["source"] == source)
+        if count == 1:
+            said += f" {title}: for this one set of vectors."
+        elif count < study["header"]["settings"]["draws"]:
+            said += f" {title}: {count} trainings are shared out to the draws, and intervals are over these where that is wider."
+    return said
 
 
 def _with_half(row: Mapping[str, Any]) -> str:
@@ -183,7 +200,7 @@ def statements(study: Study) -> Html:
                 numbers=(1, 2, 3, 4, 5),
                 caption=f"Points of accuracy, paired by draw and test sentence; {level(study)} intervals. p is for "
                 f"other draws and other "
-                f"sentences, adjusted (Holm) for all {len(rows)} differences.",
+                f"sentences, adjusted (Holm) for all {len(rows)} differences.{shared(study)}",
             ),
             tag("h3", "What two test sentences would have shown"),
             tag(
@@ -237,9 +254,13 @@ def across(study: Study, show: Shower) -> Html | None:
             "p",
             f"A network trained on all {study['header']['sizes']['pool']:,} labelled sentences of "
             f"{study['header']['rated']}, its "
-            f"word vectors from {list(study['header']['sources'].values())[-1]} and fine-tuned, is used again. Half "
-            f"of a domain's "
-            "documents are for training, half for testing. Distances are between sentence vectors of that network, "
+            f"word vectors from {list(study['header']['sources'].values())[-1]} and fine-tuned, is used again. "
+            + (
+                "Half of a domain's documents are for training, half for testing. "
+                if held(study) == "test"
+                else "A quarter of a domain's documents is for training, another for validation; the others stay unseen. "
+            )
+            + "Distances are between sentence vectors of that network, "
             "whole documents "
             "permuted; the margin is how far the network holds the classes of its own domain apart.",
         ),
@@ -247,8 +268,8 @@ def across(study: Study, show: Shower) -> Html | None:
             ("Domain", "MMD²", "p", "p, one a document", "90% interval of MMD", "Margin", "Known words", "As it is"),
             [_distance(domain) for domain in study["domains"]],
             numbers=range(1, 8),
-            caption="As it is: accuracy of the network on the domain's test sentences without a label of it; on its own held-out "
-            f"sentences {words.percent(study['domains'][0]['own_accuracy'])}.",
+            caption="As it is: accuracy of the network on the domain's {held(study)} sentences without a label of it; on its own "
+            f"{held(study)} sentences {words.percent(study['domains'][0]['own_accuracy'])}.",
         ),
         show(
             "domains",
@@ -326,7 +347,7 @@ def _ways(study: Study, domain: Mapping[str, Any]) -> Html:
         ("", *(head for size in sizes for head in (f"{size} labels", "less from scratch"))),
         rows,
         numbers=range(1, 1 + 2 * len(sizes)),
-        caption=f"{domain['test']:,} test sentences; intervals for other draws and other {unit}. “Better” and “worse” "
+        caption=f"{domain['test']:,} {held(study)} sentences; intervals for other draws and other {unit}. “Better” and “worse” "
         f"hold together "
         "over all domains (Holm). ◆: what the rule chooses.",
     )
@@ -344,9 +365,15 @@ def limits(study: Study) -> Html:
         said.append(f"{empty:,} held-out sentences have no word left and are told by nothing.")
     if "all" in sources:
         copies = study["header"]["settings"]["vectors"]["copies"]
-        said.insert(1, f"The vectors of all unlabelled sentences were trained {copies} times, not once a draw.")
+        said.insert(
+            1,
+            f"The vectors of all unlabelled sentences were trained {copies} times, not once a draw: so few say little of others.",
+        )
     if "glove" in sources:
-        said.insert(1, "GloVe's vectors are one set, the same in every draw.")
+        said.insert(
+            1,
+            "GloVe's vectors are one set, the same in every draw: nothing here says what others would show.",
+        )
     return join([tag("h2", "What this can't show"), tag("ul", *(tag("li", line) for line in said))])
 
 

@@ -121,7 +121,7 @@ def _labelled(x: np.ndarray, domain: Rated) -> Labelled:
 
 
 def check_labels(study: Study, rated: Rated) -> None:
-    """Refuses labels too few for the classes, or sentences too few for the split."""
+    """Refuses labels or held-out sentences too few for the classes, or sentences too few for the split."""
     classes = len(rated.classes)
     for name, sizes in (("labels", study.labels), ("domains.labels", study.domains.labels)):
         if few := [size for size in sizes if size < classes]:
@@ -130,6 +130,12 @@ def check_labels(study: Study, rated: Rated) -> None:
                 "class"
             )
     text = study.text
+    held = getattr(text, text.held_out)
+    if classes > held:
+        raise ValueError(
+            f"text.{text.held_out} = {held}, but there are {classes} classes ({', '.join(rated.classes)}), and as many clusters "
+            "are made of those sentences; raise it"
+        )
     need, there = text.test + text.validation + text.pool, int((rated.labels >= 0).sum())
     if need > there:
         raise ValueError(

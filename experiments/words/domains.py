@@ -21,7 +21,7 @@ from mmd_jax.two_sample.margins import margin_from_splits
 from mmd_jax.two_sample.verdict import verdict
 from mmd_jax.types import Plan, Rows, Similarity, Stage, TwoSampleResult
 
-VERSION = 1  # raised where a change here changes a number
+VERSION = {"test": 1, "validation": 2}  # by what is held out; raised where a change here changes a number
 LAYER = "words"  # whose outputs, the sentence vectors, decide
 # The ways in which the network is used again; "words" copies no more than the vectors it began with.
 WAYS = ("linear_probe", "finetune_top", "finetune_all", "lp_ft", "words", "from_scratch")
@@ -32,7 +32,7 @@ class Split(NamedTuple):
 
     Attributes:
       train: to draw labelled sentences from, and to measure.
-      test: to test on.
+      test: to test on; while settings are chosen, a part of what would be trained on.
     """
 
     train: Labelled
@@ -66,14 +66,14 @@ def cell_of(study: Study, task: Task, corpus: Corpus) -> Cell:
         study.seed,
         sources(study)[-1],
         corpus.digest,
-        VERSION,
+        VERSION[study.text.held_out],
     )
     about = json.dumps(workdir.plain([*parts]), sort_keys=True)
     return Cell(task.name, {**task._asdict(), "study": hashlib.sha256(about.encode()).hexdigest()[:12]})
 
 
 def split(study: Study, corpus: Corpus, name: str) -> Split:
-    """Half of a domain's documents to train on, half to test on.
+    """Half of a domain's documents to train on, half to test on; for validation the first half is halved, the second left unseen.
 
     Raises:
       ValueError: too few labelled sentences for the settings.
@@ -83,13 +83,16 @@ def split(study: Study, corpus: Corpus, name: str) -> Split:
         np.arange(len(part.rows.y)) if part.documents is None else np.unique(part.documents, return_inverse=True)[1]
     )
     order = np.random.default_rng([study.seed, 7]).permutation(documents.max() + 1)
-    inside = np.isin(documents, order[: len(order) // 2])
-    found = Split(part.take(np.flatnonzero(inside)), part.take(np.flatnonzero(~inside)))
+    if study.text.held_out == "validation":
+        order = order[: len(order) // 2]
+    first, second = np.split(order, [len(order) // 2])
+    found = Split(*(part.take(np.flatnonzero(np.isin(documents, own))) for own in (first, second)))
     need = max(study.domains.labels, default=0)
     if len(found.train.rows.y) < need or len(found.test.rows.y) < 2:
+        share = "half" if study.text.held_out == "test" else "a quarter"
         raise ValueError(
             f"{name} has {len(found.train.rows.y)} labelled sentences to train on and {len(found.test.rows.y)} to test on, each "
-            f"half of its documents; domains.labels asks for {need}"
+            f"{share} of its documents; domains.labels asks for {need}"
         )
     return found
 
@@ -114,7 +117,7 @@ def measured(study: Study, corpus: Corpus, name: str, source: Classifier) -> dic
       "verdict", "margin", "similarity"; "plans": by number of labels; "as_is": the hits on the test sentences as they are,
       and on the held-out sentences of the study's own domain, accuracies}.
     """
-    settings, ours, theirs = study.domains, corpus.test, split(study, corpus, name)
+    settings, ours, theirs = study.domains, corpus.held[study.text.held_out], split(study, corpus, name)
     key = jax.random.fold_in(jax.random.key(study.seed), corpus.names.index(name))
     choose, test_key, one_key, margin_key, verdict_key = jax.random.split(key, 5)
     random = np.random.default_rng(np.asarray(jax.random.key_data(choose), np.uint32))

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.cluster import KMeans
-from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from experiments import workdir
 from experiments.cells import Cell
+from experiments.clusters import agreement, clustered
 from experiments.text.glove import read_glove
 from experiments.words.classifiers import WORDS, begin, network_of, train
 from experiments.words.corpus import Corpus
@@ -107,11 +106,7 @@ def clusters(words: Words, rows: Rows, num_classes: int, seed: int) -> dict[str,
     params = {"params": {WORDS: {"vectors": words.table}}}
     x = np.where(words.known[rows.x], rows.x, PADDING)
     vectors = in_batches(lambda batch: network.apply(params, batch, stop=1)[0], x)
-    found = KMeans(num_classes, n_init=4, random_state=seed).fit_predict(vectors)
-    return {
-        "ari": float(adjusted_rand_score(rows.y, found)),
-        "nmi": float(normalized_mutual_info_score(rows.y, found)),
-    }
+    return agreement(rows.y, clustered(vectors, num_classes, seed=seed, restarts=4))
 
 
 def labelled_rows(study: Study, corpus: Corpus, draw: int, size: int) -> Rows:

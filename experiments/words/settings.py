@@ -30,7 +30,7 @@ class Text:
     pool: int = 2500
     """Labelled sentences that the draws are taken from."""
     held_out: Literal["test", "validation"] = "test"
-    """What accuracies are of; choose settings on "validation", so that the test sentences stay unseen."""
+    """What accuracies are of; choose settings on "validation", so that test sentences stay unseen, other domains' too."""
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from experiments import evaluation
 from experiments.words import domains
 from experiments.words.corpus import Corpus
-from experiments.words.draws import NONE, from_hex, sources
+from experiments.words.draws import NONE, distinct, from_hex, sources
 from experiments.words.settings import Study
-from mmd_jax.intervals import Interval, binomial_interval, crossed_interval, holm, paired_interval, t_interval
+from mmd_jax.intervals import Interval, crossed_interval, holm, t_interval
 
 Row = Mapping[str, Any]
 SCRATCH = "scratch"
@@ -75,50 +76,82 @@ def hits_of(rows: Sequence[Row], num: int, of_row: str, of_result: str) -> dict[
 
 
 def accuracies(study: Study, hits: Mapping[tuple[str, str, int], np.ndarray]) -> list[dict[str, Any]]:
-    """Mean accuracy of every kind of network, with Student's interval over draws, on these test sentences."""
-    return [
-        {"source": source, "regime": regime, "labels": labels}
-        | _share(t_interval(some.mean(axis=1), 1 - study.alpha))
-        | {"lowest": float(some.mean(axis=1).min()), "highest": float(some.mean(axis=1).max())}
-        for (source, regime, labels), some in hits.items()
-    ]
+    """Mean accuracy of every kind of network, with Student's interval, on these test sentences.
+
+    The interval is over draws; where these share a few trainings of vectors, it is over the trainings' means if that is wider.
+    """
+    found = []
+    for (source, regime, labels), some in hits.items():
+        over = [t_interval(one.mean(axis=1), 1 - study.alpha) for one in by_training(study, source, some)]
+        means = some.mean(axis=1)
+        found.append(
+            {"source": source, "regime": regime, "labels": labels}
+            | _share(widest(over))
+            | {"lowest": float(means.min()), "highest": float(means.max()), "vectors": _vectors(study, source, some)}
+        )
+    return found
+
+
+def by_training(study: Study, source: str, scores: np.ndarray) -> list[np.ndarray]:
+    """Scores by draw [draws, n]; where several trainings of vectors were shared out to them, also by training [trainings, n].
+
+    Draws of one training depend on each other through its vectors: over draws alone an interval would be for these vectors only.
+    """
+    count = _vectors(study, source, scores)
+    if not 1 < count < len(scores):
+        return [scores]
+    return [scores, np.stack([scores[first::count].mean(axis=0) for first in range(count)])]
+
+
+def _vectors(study: Study, source: str, scores: np.ndarray) -> int:
+    """Different vectors behind the draws."""
+    return min(distinct(study, source), len(scores))
+
+
+def widest(intervals: Sequence[Interval]) -> Interval:
+    """The least certain of them."""
+    return max(intervals, key=lambda one: one.high - one.low)
 
 
 def statements(study: Study, hits: Mapping[tuple[str, str, int], np.ndarray]) -> list[dict[str, Any]]:
     """Each kind of network less the one without transfer, paired by draw and test sentence; Holm over all of them.
 
-    The interval is for other draws and other test sentences; {"draws": …} is for other draws on these test sentences.
+    The interval is for other draws and other test sentences; {"draws": …} is for other draws on these test sentences. Where draws
+    share a few trainings of vectors, both are also taken over the trainings' means, and the wider stands: for other trainings.
     """
     found = []
     for (source, regime, labels), some in hits.items():
         if source == NONE:
             continue
-        difference = some.astype(float) - hits[NONE, SCRATCH, labels]
+        differences = by_training(study, source, some.astype(float) - hits[NONE, SCRATCH, labels])
         found.append(
             {"source": source, "regime": regime, "labels": labels}
-            | plain(crossed_interval(difference, 1 - study.alpha))
-            | {"draws": plain(t_interval(difference.mean(axis=1), 1 - study.alpha))}
+            | tested([crossed_interval(one, 1 - study.alpha) for one in differences])
+            | {"draws": plain(widest([t_interval(one.mean(axis=1), 1 - study.alpha) for one in differences]))}
         )
     return judged(found, study.alpha)
 
 
-def judged(found: Sequence[dict[str, Any]], alpha: float) -> list[dict[str, Any]]:
-    """Each difference with its p-value, adjusted for all of them, and what may be said: better, worse, unclear."""
-    pvalues = [pvalue(one) for one in found]
-    for one, p, q in zip(found, pvalues, holm(pvalues)):
-        kind = "unclear" if q > alpha else "better" if one["estimate"] > 0 else "worse"
-        one |= {"pvalue": p, "adjusted": float(q), "kind": kind}
-    return list(found)
+def tested(intervals: Sequence[Interval]) -> dict[str, Any]:
+    """The widest interval of a difference, with the largest p-value."""
+    return plain(widest(intervals)) | {"pvalue": max(pvalue(one) for one in intervals)}
 
 
-def pvalue(interval: Mapping[str, Any]) -> float:
+def pvalue(interval: Interval) -> float:
     """Of a mean difference of 0, two-sided, from Student's interval with num − 1 degrees of freedom."""
-    degrees = interval["num"] - 1
-    half = (interval["high"] - interval["low"]) / 2
+    degrees, half = interval.num - 1, (interval.high - interval.low) / 2
     if half == 0:
-        return float(interval["estimate"] == 0)
-    error = half / stats.t.ppf((1 + interval["level"]) / 2, degrees)
-    return float(2 * stats.t.sf(abs(interval["estimate"]) / error, degrees))
+        return float(interval.estimate == 0)
+    error = half / stats.t.ppf((1 + interval.level) / 2, degrees)
+    return float(2 * stats.t.sf(abs(interval.estimate) / error, degrees))
+
+
+def judged(found: Sequence[dict[str, Any]], alpha: float) -> list[dict[str, Any]]:
+    """Each difference with its p-value adjusted for all of them, and what may be said: better, worse, unclear."""
+    for one, adjusted in zip(found, holm([one["pvalue"] for one in found])):
+        kind = "unclear" if adjusted > alpha else "better" if one["estimate"] > 0 else "worse"
+        one |= {"adjusted": float(adjusted), "kind": kind}
+    return list(found)
 
 
 def two_sentences(study: Study, hits: Mapping[tuple[str, str, int], np.ndarray]) -> list[dict[str, Any]]:
@@ -171,7 +204,7 @@ def of_domain(study: Study, corpus: Corpus, measured: Row, rows: Sequence[Row]) 
                 _alone(as_is, level, documents) if way == "as_is" else crossed_interval(some, level, documents)
             )
             if way != "from_scratch":
-                one["difference"] = plain(crossed_interval(some.astype(float) - scratch, level, documents))
+                one["difference"] = tested([crossed_interval(some.astype(float) - scratch, level, documents)])
             ways.append(one)
     kept = {key: value for key, value in measured.items() if key not in ("as_is", "cell", "draw", "study", "seconds")}
     share = float(np.bincount(test.rows.y).max() / num)
@@ -185,9 +218,8 @@ def of_domain(study: Study, corpus: Corpus, measured: Row, rows: Sequence[Row]) 
 
 def _alone(hits: np.ndarray, level: float, documents: np.ndarray | None) -> Interval:
     """Accuracy of one network, by whole documents."""
-    if documents is None:
-        return binomial_interval(int(hits.sum()), len(hits), level)
-    return paired_interval(hits, np.zeros(len(hits)), level, documents)
+    low, high = evaluation.binomial(hits, level, groups=documents)
+    return Interval(float(hits.mean()), low, high, level, len(hits if documents is None else np.unique(documents)))
 
 
 def _share(interval: Interval) -> dict[str, Any]:

@@ -157,6 +157,9 @@ def prepare(
       objective: for what the network takes of a row.
       watch: as in `inference.in_batches`, for the progress of caching.
       keep: called as keep(compute, rows) for compute(rows), the rows as they leave a cached prefix: a caller may have them.
+
+    Raises:
+      ValueError: a stage that caches or augments rows which the network does not take as they are, such as pairs.
     """
     init_key, order_key, step_key = jax.random.split(key, 3)
     if stage.reinitialised:
@@ -165,10 +168,22 @@ def prepare(
         variables = leaves.replace(fresh, variables, kept)
     variables = jax.tree.map(jnp.asarray, dict(variables))
     start = num_prefix(network, stage) if stage.cached else 0
+    _check_inputs(stage, start, train, objective)
     if start:
         compute = partial(prefix_rows, network, variables, stage, precision=recipe.precision, watch=watch)
         train, valid = keep(compute, train), None if valid is None else keep(compute, valid)
     return Prepared(stage, variables, frozen_hashes(variables, stage), start, train, valid, order_key, step_key)
+
+
+def _check_inputs(stage: Stage, start: int, train: Rows, objective: Objective) -> None:
+    """Refuses to pass rows through the network, or to augment them, that are something else than its inputs."""
+    row = train.x[:1]
+    if (start or stage.augment) and objective.inputs(row).shape[1:] != row.shape[1:]:
+        asked = "cached" if start else "augment"
+        raise ValueError(
+            f"the stage's `{asked}` is on, but a row of shape {list(row.shape[1:])} is not one input of the network, as with "
+            f"pairs; use stage._replace({asked}=False)"
+        )
 
 
 def begin_fit(

@@ -11,9 +11,9 @@ import pytest
 from scipy import stats
 
 from experiments import pairings, workdir
+from experiments.clusters import agreement, clustered
 from experiments.config import Data, Model, read
 from experiments.pairing import arms, summary
-from experiments.pairing.clusters import agreement, clustered
 from experiments.pairing.settings import Fit, Pairings, check
 from experiments.report import pairings as report
 from mmd_jax.intervals import holm

@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -15,6 +16,7 @@ from experiments.report import sentiment as report
 from experiments.text.sentences import Rated
 from experiments.words import classifiers, corpus, domains, draws, settings, summary, vectors
 from experiments.words.settings import Study, Text, Vectors
+from mmd_jax import intervals
 from mmd_jax.types import Rows
 
 
@@ -61,6 +63,8 @@ def test_too_few_labels_are_refused(tiny):
     three = Rated(("a",) * 3, np.arange(3), None, ("x", "y", "z"))
     with pytest.raises(ValueError, match=r"labels = 2, but there are 3 classes \(x, y, z\)"):
         corpus.check_labels(replace(tiny, labels=(2,)), three)
+    with pytest.raises(ValueError, match=r"text\.validation = 2, but there are 3 classes \(x, y, z\)"):
+        corpus.check_labels(changed(tiny, text={"held_out": "validation", "validation": 2}), three)
     with pytest.raises(ValueError, match=r"vectors\.sizes = 500, but there are 40 sentences to learn words from"):
         corpus.read(changed(tiny, vectors={"sizes": (500,)}))
 
@@ -87,6 +91,32 @@ def test_a_domain_s_documents_are_on_one_side(tiny):
     assert len(parts.train.rows.y) + len(parts.test.rows.y) == 26
     with pytest.raises(ValueError, match=r"domains\.labels asks for 40"):
         domains.split(changed(tiny, domains={"labels": (40,)}), read_, "embedded_products")
+
+
+def test_choosing_settings_leaves_test_sentences_unseen(tiny):
+    study = changed(tiny, text={"held_out": "validation", "validation": 15})
+    read_, name = corpus.read(study), "embedded_products"
+    final, choosing = (
+        domains.split(changed(study, text={"held_out": held}), read_, name) for held in ("test", "validation")
+    )
+    assert set(choosing.train.documents) | set(choosing.test.documents) == set(final.train.documents)
+    assert not set(choosing.train.documents) & set(choosing.test.documents)
+    assert choosing.train.rows.y.size and choosing.test.rows.y.size
+    # Whatever stands in the test sentences of either domain, what is measured is the same.
+    unseen = np.isin(read_.domains[name].documents, final.test.documents)
+    blank = read_._replace(
+        test=read_.test._replace(rows=Rows(0 * read_.test.rows.x, 0 * read_.test.rows.y)),
+        domains={name: read_.domains[name]._replace(rows=blanked(read_.domains[name].rows, unseen))},
+    )
+    network = classifiers.network_of(2, read_.num_words, 4, 4)
+    variables = {"params": network.init(jax.random.key(0), read_.pool.rows.x[:1])["params"]}
+    one = classifiers.Classifier(network, variables, np.arange(read_.num_words) > 0)
+    first, second = (workdir.plain(domains.measured(study, part, name, one)) for part in (read_, blank))
+    assert first == second
+
+
+def blanked(rows, which):
+    return Rows(np.where(which[:, None], 0, rows.x), np.where(which, 0, rows.y))
 
 
 # What is drawn
@@ -209,7 +239,7 @@ def hits(shares, num=400, num_draws=30, seed=0):
 
 
 def test_statements_find_planted_differences_and_no_others(tiny):
-    study = replace(tiny, labels=(4, 8), alpha=0.05)
+    study = replace(changed(tiny, vectors={"copies": 30}), labels=(4, 8), draws=30, alpha=0.05)
     found = summary.statements(
         study,
         hits(
@@ -252,6 +282,32 @@ def test_an_interval_over_draws_alone_is_not_what_statements_rest_on(tiny):
     )
     assert (found["draws"]["low"], found["draws"]["high"]) == pytest.approx((1 / 40, 1 / 40))
     assert found["low"] < 0 < found["high"] and found["kind"] == "unclear"
+
+
+def test_draws_that_share_vectors_count_as_their_trainings(tiny):
+    # Two trainings, one 20 points above the other: 30 draws of each know their own mean well, and not that of other trainings.
+    study, levels = changed(tiny, draws=60, vectors={"copies": 2}), np.where(np.arange(60) % 2, 0.75, 0.55)[:, None]
+    some = np.random.default_rng(0).random((60, 400)) < levels
+    found = {
+        ("none", "scratch", 4): np.random.default_rng(1).random((60, 400)) < 0.5,
+        ("all", "frozen", 4): some,
+        ("20", "frozen", 4): some,
+    }
+    rows = {one["source"]: one for one in summary.accuracies(study, found)}
+    assert rows["all"]["num"] == rows["all"]["vectors"] == 2 and rows["20"]["num"] == 60
+    means = some.mean(axis=1)
+    wanted = intervals.t_interval([means[0::2].mean(), means[1::2].mean()])
+    assert (rows["all"]["low"], rows["all"]["high"]) == pytest.approx((max(0, wanted.low), min(1, wanted.high)))
+    kinds = {one["source"]: one for one in summary.statements(study, found)}
+    assert kinds["all"]["kind"] == "unclear" and kinds["all"]["low"] < 0 and kinds["all"]["draws"]["low"] < 0
+    assert kinds["20"]["kind"] == "better" and kinds["20"]["estimate"] == pytest.approx(kinds["all"]["estimate"])
+    # As many trainings as draws: each draw has its own.
+    assert len(summary.by_training(changed(study, vectors={"copies": 60}), "all", some)) == 1
+
+
+def test_all_right_in_few_documents_is_not_certain():
+    found = summary._alone(np.ones(30, bool), 0.95, np.repeat(np.arange(6), 5))
+    assert found.low == pytest.approx(0.025 ** (1 / 6)) and (found.estimate, found.high, found.num) == (1, 1, 6)
 
 
 def test_two_sentences_are_counted_as_pairs(tiny):

@@ -176,3 +176,15 @@ def test_paired_uses_every_target_row_alike():
 def test_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("asked", ["cached", "augment"])
+def test_pairs_are_neither_cached_nor_augmented(key, asked):
+    x, y = pairs()
+    network = mlp(2, hidden=(4,))
+    variables = jax.jit(network.init)(key, x[:1, 0])
+    stage = Stage(("fc1",), (("fc2", 1.0),), **{asked: True})
+    with pytest.raises(ValueError, match=rf"`{asked}` is on.*\[2, 3\].*_replace\({asked}=False\)"):
+        finetune.prepare(
+            key, network, variables, stage, Rows(x, y), None, recipe=Recipe(), objective=adaptation(("fc2",))
+        )
