@@ -28,7 +28,7 @@ from experiments import workdir
 from experiments.config import Config, Data
 from experiments.datasets import table_map
 from experiments.datasets.columns import BLOCK_BYTES, BLOCK_ROWS, File, batches, looks, texts
-from experiments.datasets.table import Layout, frame_of, fulfilled, is_table, kind_from, layout_of, locate
+from experiments.datasets.table import Layout, frame_of, fulfilled, is_table, kind_from, layout_of, locate, numbers_asked
 from experiments.datasets.table_map import Frame, TableMap
 from experiments.errors import reported
 from experiments.measure import input_vectors
@@ -156,12 +156,14 @@ class Side(NamedTuple):
       data: its settings.
       file: where it lies.
       layout: which column is what, all decided.
+      ordered: the columns whose conditions compare numbers, which the whole file decides too.
       block_bytes: read at a time.
     """
 
     data: Data
     file: File
     layout: Layout
+    ordered: frozenset[str]
     block_bytes: int
 
 
@@ -169,18 +171,21 @@ def opened(data: Data, data_dir: Path, table: TableMap | None, block_bytes: int)
     """A side with the kind of every column decided; where neither the settings nor the map say it, the file is read once."""
     file = locate(data, data_dir)
     layout = layout_of(data, file, table, labelled=data.label_key in file.names)
-    if not layout.undecided:
-        return Side(data, file, layout, block_bytes)
-    seen: dict[str, tuple[str | None, str | None]] = dict.fromkeys(layout.undecided, (None, None))
-    for batch in track(_batches(file, layout.undecided, block_bytes), f"{file.path.name}: kinds of columns"):
-        for name, (number, word) in seen.items():
-            found = looks(batch.column(name))
-            seen[name] = number or found[0], word or found[1]
-    kinds = {name: kind_from(name, *found, file) for name, found in seen.items()}
+    asked = numbers_asked(layout.conditions)
+    seen: dict[str, tuple[str | None, str | None]] = dict.fromkeys((*layout.undecided, *asked), (None, None))
+    if seen:
+        for batch in track(_batches(file, tuple(seen), block_bytes), f"{file.path.name}: kinds of columns"):
+            for name, (number, word) in seen.items():
+                found = looks(batch.column(name))
+                seen[name] = number or found[0], word or found[1]
+    kinds = {name: kind_from(name, *seen[name], file) for name in layout.undecided}
     numeric, categorical = (
-        tuple(name for name, kind in kinds.items() if kind == which) for which in ("numeric", "categorical")
+        (*known, *(name for name, kind in kinds.items() if kind == which))
+        for which, known in (("numeric", layout.numeric), ("categorical", layout.categorical))
     )
-    return Side(data, file, layout._replace(undecided=(), numeric=numeric, categorical=categorical), block_bytes)
+    ordered = frozenset(name for name in asked if seen[name][1] is None)
+    decided = layout._replace(undecided=(), numeric=numeric, categorical=categorical)
+    return Side(data, file, decided, ordered, block_bytes)
 
 
 def fit(side: Side) -> TableMap:
@@ -209,7 +214,7 @@ def blocks(side: Side) -> Iterator[Block]:
     file, layout = side.file, side.layout
     for batch in _batches(file, layout.needed, side.block_bytes):
         whole = {name: batch.column(name) for name in layout.needed}
-        kept = fulfilled(layout.conditions, whole, file)
+        kept = fulfilled(layout.conditions, whole, side.ordered, file)
         if layout.label is not None:
             kept &= ~pc.is_null(texts(whole[layout.label])).to_numpy(zero_copy_only=False)
         if not kept.any():

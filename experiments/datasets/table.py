@@ -5,7 +5,7 @@ or of several together (a day: month,day). Which rows count is said by condition
 categories, which one map fitted on the source (`table_map`) turns into float32 rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -96,7 +96,8 @@ def open_table(data: Data, data_dir: Path, table: TableMap | None, *, labelled: 
     if layout.groups:
         # Numbered over all rows: source and target, cut out of one file, know each other's groups.
         groups = group_codes([whole[name] for name in layout.groups], layout.groups, file)
-    kept = fulfilled(layout.conditions, whole, file)
+    ordered = {name for name in numbers_asked(layout.conditions) if looks(whole[name])[1] is None}
+    kept = fulfilled(layout.conditions, whole, ordered, file)
     notes = []
     if layout.conditions:
         notes.append(f"{kept.sum()} of {len(kept)} rows of {file.path.name} fulfil {' and '.join(data.where)}.")
@@ -192,16 +193,29 @@ def condition(text: str) -> Condition:
     )
 
 
-def fulfilled(conditions: Sequence[Condition], whole: dict[str, pa.Array], file: File) -> np.ndarray:
-    """Which rows fulfil all conditions, bool [n]; one whose value is missing does not."""
+def numbers_asked(conditions: Sequence[Condition]) -> tuple[str, ...]:
+    """The columns that are compared with a number, each once: whether they hold numbers alone must be known."""
+    return tuple(dict.fromkeys(column for column, _, value in conditions if np.isfinite(_limit(value))))
+
+
+def fulfilled(
+    conditions: Sequence[Condition], whole: dict[str, pa.Array], ordered: Collection[str], file: File
+) -> np.ndarray:
+    """Which rows fulfil all conditions, bool [n]; one whose value is missing does not.
+
+    Args:
+      conditions: all must hold.
+      whole: the columns, of the file or of a block of it.
+      ordered: of `numbers_asked`, those without a value in the whole file that is no number: they are compared as numbers.
+      file: for errors.
+
+    Raises:
+      ValueError: a condition that a column's values can't be asked.
+    """
     kept = np.ones(len(next(iter(whole.values()))), bool)
     for column, operator, value in conditions:
-        values = whole[column]
-        try:
-            limit = float(value)
-        except ValueError:
-            limit = np.nan
-        if is_number_type(values.type) or (np.isfinite(limit) and looks(values)[1] is None):
+        values, limit = whole[column], _limit(value)
+        if is_number_type(values.type) or column in ordered:
             if not np.isfinite(limit):
                 raise ValueError(f"where: column {column!r} of {file.path} holds numbers, and {value!r} is none")
             found = numbers(values, f"column {column!r} of {file.path}")
@@ -214,6 +228,13 @@ def fulfilled(conditions: Sequence[Condition], whole: dict[str, pa.Array], file:
         same = pc.equal(texts(values), value)
         kept &= pc.fill_null(same if operator == "=" else pc.invert(same), False).to_numpy(zero_copy_only=False)
     return kept
+
+
+def _limit(value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        return np.nan
 
 
 def _compare(found: np.ndarray, operator: str, limit: float) -> np.ndarray:

@@ -100,6 +100,19 @@ def test_kinds_are_decided_by_the_whole_file(config, tmp_path):
         sketch.measure(bad, **SMALL, block_bytes=2000)
 
 
+def test_a_condition_means_the_same_in_every_block(config, tmp_path):
+    # "01" is 1 as a number and another name than "1" as text; one A, far down, makes the column text everywhere.
+    found = tables.columns(0, 400)
+    found["code"] = ["01", "1"] * 199 + ["A", "A"]
+    path = tables.write(tmp_path / "codes.csv", found)
+    data = Data(**{**vars(config.source), "name": f"csv:{path}", "where": ("code=1",), "drop": ("tail", "day", "code")})
+    whole = sources.load(data, seed=0, data_dir="nowhere")
+    assert len(whole.train_y) + len(whole.test_y) == 199
+    for block_bytes in (1000, 1 << 24):
+        side = sketch.opened(data, tmp_path, None, block_bytes)
+        assert sum(block.frame.rows for block in sketch.blocks(side)) == 199
+
+
 def test_a_column_that_names_rows_is_refused(config, monkeypatch):
     monkeypatch.setattr(sketch, "MOST_VALUES", 100)
     named = Config("named", Data(**{**vars(config.source), "drop": ()}), config.target)
