@@ -31,7 +31,7 @@ from experiments.datasets.columns import BLOCK_BYTES, BLOCK_ROWS, File, batches,
 from experiments.datasets.table import Layout, frame_of, fulfilled, is_table, kind_from, layout_of, locate, numbers_asked
 from experiments.datasets.table_map import Frame, TableMap
 from experiments.errors import reported
-from experiments.measure import input_vectors
+from experiments.measure import ONE_GROUPED_NOTE, input_vectors
 from experiments.progress import track
 from mmd_jax.two_sample.bandwidths import median_bandwidth
 from mmd_jax.two_sample.feature_tests import sketch_test
@@ -61,12 +61,14 @@ class Measured(NamedTuple):
       rows: of the source and of the target.
       table: the map of the source.
       grouped: whether whole groups were permuted.
+      note: what a reader must know of the rows; may be empty.
     """
 
     result: TwoSampleResult
     rows: tuple[int, int]
     table: TableMap
     grouped: bool
+    note: str
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -82,6 +84,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         config, directory = configs.load(others)
         if directory == Path("runs") / config.name:
             directory = directory.with_name(f"{config.name}_sketch")
+        check(config)  # before there is a directory of settings that can't be meant
+        workdir.open_workdir(directory, {"config": config, "own": vars(own)}, ignore=("config.data_dir",))
         start = time.monotonic()
         found = measure(
             config, features=own.features, bins=own.bins, pilot=own.pilot, block_bytes=int(own.block_mb * 2**20)
@@ -91,8 +95,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             "peak_megabytes": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
             "command": shlex.join(["python", "-m", "experiments.sketch", *argv]),
         }
-        workdir.open_workdir(directory, {"config": config, "own": vars(own)}, ignore=("config.data_dir",))
         workdir.write_json(directory / "sketch.json", content)
+        if found.note:
+            print(f"warning: {found.note}", file=sys.stderr)
         print(sentence(content))
 
 
@@ -111,8 +116,8 @@ def measure(
     Raises:
       ValueError: data that are no tables, and all that reading them refuses.
     """
-    if config.source is None or not (is_table(config.source.name) and is_table(config.target.name)):
-        raise ValueError("a sketch is of tables: source.name and target.name must be csv:PATH or parquet:PATH")
+    check(config)
+    assert config.source is not None
     if pilot < 2 or block_bytes < 64:
         raise ValueError(f"pilot = {pilot}, block = {block_bytes} bytes; expected 2 rows or more, and 64 bytes or more")
     keys = jax.random.split(jax.random.key(config.seed), 4)
@@ -141,7 +146,17 @@ def measure(
         keys[3], *sketches, alpha=config.test.alpha, num_permutations=config.test.permutations, return_null=False
     )
     m, n = (int(np.asarray(one.counts, np.int64).sum()) for one in sketches)
-    return Measured(result, (m, n), table, grouped)
+    alone = bool(source.layout.groups) != bool(target.layout.groups)
+    return Measured(result, (m, n), table, grouped, ONE_GROUPED_NOTE if alone else "")
+
+
+def check(config: Config) -> None:
+    """Refuses data that are no tables, files that are not there, and settings that name no column of theirs."""
+    if config.source is None or not (is_table(config.source.name) and is_table(config.target.name)):
+        raise ValueError("a sketch is of tables: source.name and target.name must be csv:PATH or parquet:PATH")
+    for data in (config.source, config.target):
+        file = locate(data, Path(config.data_dir).expanduser())
+        layout_of(data, file, None, labelled=data.label_key in file.names, grouped=True)
 
 
 def with_categories(config: Config, table: TableMap) -> Config:
@@ -168,9 +183,12 @@ class Side(NamedTuple):
 
 
 def opened(data: Data, data_dir: Path, table: TableMap | None, block_bytes: int) -> Side:
-    """A side with the kind of every column decided; where neither the settings nor the map say it, the file is read once."""
+    """A side with the kind of every column decided; where neither the settings nor the map say it, the file is read once.
+
+    A label column may be absent; the group columns may not, where `group_key` names them.
+    """
     file = locate(data, data_dir)
-    layout = layout_of(data, file, table, labelled=data.label_key in file.names)
+    layout = layout_of(data, file, table, labelled=data.label_key in file.names, grouped=True)
     asked = numbers_asked(layout.conditions)
     seen: dict[str, tuple[str | None, str | None]] = dict.fromkeys((*layout.undecided, *asked), (None, None))
     if seen:
@@ -284,6 +302,7 @@ def describe(config: Config, found: Measured) -> dict[str, Any]:
         "permutations": config.test.permutations,
         "bandwidth": float(np.ravel(result.bandwidth)[0]),
         "grouped": found.grouped,
+        "note": found.note,
         "table": found.table,
     }
 

@@ -135,14 +135,25 @@ def locate(data: Data, data_dir: Path) -> File:
     return open_file(kind, path, data_dir)
 
 
-def layout_of(data: Data, file: File, table: TableMap | None, *, labelled: bool = True) -> Layout:
+def layout_of(
+    data: Data, file: File, table: TableMap | None, *, labelled: bool = True, grouped: bool | None = None
+) -> Layout:
     """Which columns are what, from the settings, or from the source's map where there is one.
+
+    Args:
+      data: the settings.
+      file: whose columns they name.
+      table: of the source; none: the settings decide.
+      labelled: whether there is a label.
+      grouped: whether the groups of `data.group_key` are read; none: where there is a label.
 
     Raises:
       ValueError: a column that is not there, or one with two roles.
     """
     conditions = tuple(condition(text) for text in data.where)
-    groups: tuple[str, ...] = (data.group_key,) if data.group_key and labelled else ()
+    groups: tuple[str, ...] = (
+        (data.group_key,) if data.group_key and (labelled if grouped is None else grouped) else ()
+    )
     if groups and groups[0] not in file.names:
         groups = tuple(part.strip() for part in data.group_key.split(","))
     label = data.label_key if labelled else None
