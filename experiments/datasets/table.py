@@ -92,10 +92,10 @@ def open_table(data: Data, data_dir: Path, table: TableMap | None, *, labelled: 
     layout = layout_of(data, file, table, labelled=labelled)
     read = pa.Table.from_batches(list(batches(file, layout.needed)))
     whole = {name: _whole(read.column(name)) for name in layout.needed}
-    groups = None
+    groups, group_names = None, None
     if layout.groups:
         # Numbered over all rows: source and target, cut out of one file, know each other's groups.
-        groups = group_codes([whole[name] for name in layout.groups], layout.groups, file)
+        groups, group_names = group_codes([whole[name] for name in layout.groups], layout.groups, file)
     ordered = {name for name in numbers_asked(layout.conditions) if looks(whole[name])[1] is None}
     kept = fulfilled(layout.conditions, whole, ordered, file)
     notes = []
@@ -126,7 +126,7 @@ def open_table(data: Data, data_dir: Path, table: TableMap | None, *, labelled: 
         file,
     )
     split = Rows(str(file.path.resolve()), labels, lambda rows: rows, None if groups is None else groups[rows], rows)
-    return Raw(split, None, names, frame, tuple(notes))
+    return Raw(split, None, names, frame, tuple(notes), group_names)
 
 
 def locate(data: Data, data_dir: Path) -> File:
@@ -151,9 +151,7 @@ def layout_of(
       ValueError: a column that is not there, or one with two roles.
     """
     conditions = tuple(condition(text) for text in data.where)
-    groups: tuple[str, ...] = (
-        (data.group_key,) if data.group_key and (labelled if grouped is None else grouped) else ()
-    )
+    groups: tuple[str, ...] = (data.group_key,) if data.group_key and (labelled if grouped is None else grouped) else ()
     if groups and groups[0] not in file.names:
         groups = tuple(part.strip() for part in data.group_key.split(","))
     label = data.label_key if labelled else None
@@ -265,8 +263,8 @@ def _compare(found: np.ndarray, operator: str, limit: float) -> np.ndarray:
                 return found >= limit
 
 
-def group_codes(parts: Sequence[pa.Array], names: Sequence[str], file: File) -> np.ndarray:
-    """The number of each row's group, from 0, int64 [n]: equal where all parts are."""
+def group_codes(parts: Sequence[pa.Array], names: Sequence[str], file: File) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The number of each row's group, from 0, int64 [n]: equal where all parts are; and the name of each group."""
     codes = np.zeros(len(parts[0]), np.int64)
     for name, part in zip(names, parts, strict=True):
         found = texts(part)
@@ -278,7 +276,9 @@ def group_codes(parts: Sequence[pa.Array], names: Sequence[str], file: File) -> 
         encoded = found.dictionary_encode()
         own = encoded.indices.to_numpy(zero_copy_only=False)
         codes = np.unique(codes * (len(encoded.dictionary) + 1) + own, return_inverse=True)[1]
-    return codes
+    rows = pa.array(np.unique(codes, return_index=True)[1])
+    of_each = zip(*(texts(part.take(rows)).to_pylist() for part in parts), strict=True)
+    return codes, tuple(",".join(found) for found in of_each)
 
 
 def label_codes(values: pa.Array, data: Data, file: File) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from experiments import predict, sources, workdir
-from experiments.config import Data
+from experiments import phases, predict, sources, workdir
+from experiments.config import Config, Data
 from experiments.datasets import table_map
 from experiments.datasets.table import condition
 from experiments.datasets.table_map import Category, Frame, Number, TableMap
@@ -81,7 +81,9 @@ def test_parquet_zip_and_gzip_read_the_same(csv, tmp_path):
 def test_nan_is_missing_in_parquet_as_null_is(tmp_path):
     # A float column may hold NaN where another writer says null; neither is a class, a group or a category.
     found = tables.columns(0, 200)
-    floats = {name: np.array([float(v or "nan") for v in found[name]]) for name in ("delay", "distance", "seats", "day")}
+    floats = {
+        name: np.array([float(v or "nan") for v in found[name]]) for name in ("delay", "distance", "seats", "day")
+    }
     floats["delay"][:30] = np.nan
     path = tmp_path / "t.parquet"
     pyarrow.parquet.write_table(pa.table(floats), path)
@@ -138,6 +140,22 @@ def test_rows_of_one_file_know_each_other(csv):
     # The same days are held out at both, so that no day is in the source's test rows and in the target's training rows.
     assert {*newark.test_groups.tolist()} == {*kennedy.test_groups.tolist()}
     assert not {*newark.test_groups.tolist()} & {*kennedy.train_groups.tolist()}
+
+
+def test_groups_that_two_files_hold_out_differently_are_said(csv, tmp_path, capsys):
+    # One day is missing in the second file, so the numbers of its days, and what is held out, are others.
+    found = tables.columns(1, 600)
+    kept = [i for i, day in enumerate(found["day"]) if day != "7"]
+    other = tables.write(tmp_path / "b.csv", {name: [v[i] for i in kept] for name, v in found.items()})
+    source = Data(f"csv:{csv}", **KEYS, group_key="day", test_fraction=0.5)
+    data = phases.load(Config("two", source, replace(source, name=f"csv:{other}")))
+    days, names = tables.columns(0, 600)["day"], {name: [v[i] for i in kept] for name, v in found.items()}["day"]
+    met = {days[i] for i in data.source.train_rows} & {names[i] for i in data.target.test_rows}
+    assert met and f"warning: {len(met)} groups (day) that the target is tested on" in capsys.readouterr().err
+    assert f"{len(met)} groups (day)" in data.note
+    # Of one file the same days are held out.
+    phases.load(Config("one", replace(source, where=("origin=EWR",)), replace(source, where=("origin=JFK",))))
+    assert "groups (day)" not in capsys.readouterr().err
 
 
 def test_several_columns_name_a_group(csv):
