@@ -28,7 +28,16 @@ from experiments import workdir
 from experiments.config import Config, Data
 from experiments.datasets import table_map
 from experiments.datasets.columns import BLOCK_BYTES, BLOCK_ROWS, File, batches, looks, texts
-from experiments.datasets.table import Layout, frame_of, fulfilled, is_table, kind_from, layout_of, locate, numbers_asked
+from experiments.datasets.table import (
+    Layout,
+    frame_of,
+    fulfilled,
+    is_table,
+    kind_from,
+    layout_of,
+    locate,
+    numbers_asked,
+)
 from experiments.datasets.table_map import Frame, TableMap
 from experiments.errors import reported
 from experiments.measure import ONE_GROUPED_NOTE, input_vectors

@@ -76,7 +76,7 @@ def test_whole_groups_share_a_bin(config, tmp_path):
     # Groups on one side alone can't be permuted: that is said. A group column that is not there is refused.
     one = sketch.measure(replace(grouped, target=config.target), **SMALL)
     assert not one.grouped and "Only one of source and target says which rows belong together" in one.note
-    with pytest.raises(ValueError, match="group_key: .* has no column 'week'"):
+    with pytest.raises(ValueError, match=r"group_key: .* has no column 'week'"):
         sketch.measure(replace(grouped, target=replace(bare, group_key="week")), **SMALL)
     # By hand: three groups, in blocks that cut them up, are in at most three bins, each whole.
     rows = np.random.default_rng(0).normal(size=(60, 2))
