@@ -32,12 +32,18 @@ def read_keras(path: Path) -> dict[str, np.ndarray]:
                 # Beside it lies config.json, which may hold code; it is not opened.
                 stream = io.BytesIO(archive.read("model.weights.h5"))
         with h5py.File(stream, "r") as file:
-            groups = dict(_layers(file))
+            groups: dict[str, list[np.ndarray]] = {}
+            for layer, arrays in _layers(file):
+                if layer in groups:
+                    raise ValueError(f"two layers are called {layer!r}")
+                groups[layer] = arrays
             if not groups:
                 raise ValueError("it has no layers as Keras writes them")
             return {f"{layer}/{kind}": array for layer, arrays in groups.items() for kind, array in _named(arrays)}
-    except (OSError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"weights at {path}: not readable as a Keras file, or cut off ({error})") from error
+    # What a damaged file makes the readers raise could be anything.
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise ValueError(f"weights at {path}: not readable as a Keras file, or cut off ({said})") from error
 
 
 def applications(name: str) -> dict[str, np.ndarray]:

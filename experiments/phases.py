@@ -399,8 +399,9 @@ def reuse(
 
 
 def kept_features(config: Config) -> KeepFor | None:
-    """How the outputs of frozen layers are kept from run to run; none where the weights are this run's own."""
-    if not config.model.weights:
+    """How the outputs of frozen layers are kept from run to run; none where the weights are this run's own, or the user's
+    own code makes of them what no file says."""
+    if not config.model.weights or config.model.factory:
         return None
     about = asdict(config.model)
     return on_disk(Path(config.data_dir).expanduser() / "cache" / "features", about, precision=config.train.precision)

@@ -47,6 +47,10 @@ def run(study: Strategies, directory: Path, command: str = "") -> None:
     def setting(labels: int) -> tuple[Loaded, Networks, str]:
         config = replace(study.run, target=replace(study.run.target, limit=labels))
         data = phases.load(config)
+        if not data.target.image:
+            raise ValueError(
+                f"run.target.name = {config.target.name!r} holds rows; strategies compares networks on images"
+            )
         nets = phases.build(config, data)
         target = data.target
         content = digest([target.train_x, target.train_y, target.test_x, target.test_y, nets.restored])
@@ -66,7 +70,9 @@ def run(study: Strategies, directory: Path, command: str = "") -> None:
         plans, _ = plans_of(study, nets, data)
         labels, way = cell.settings["labels"], cell.settings["way"]
         training = training_of(study, labels, plans[way])
-        return rate(study, directory / "fits" / cell.name.replace(" ", "_"), plans[way], training, data, nets)
+        # Another cell of this name, of other settings, has a folder of its own.
+        folder = directory / "fits" / f"{cell.name.replace(' ', '_')}-{cells.fingerprint(cell)}"
+        return rate(study, folder, plans[way], training, data, nets)
 
     rows = cells.run_cells(grid, run_one, directory / "cells", label="strategies")
     assert header is not None
@@ -98,6 +104,7 @@ def plans_of(study: Strategies, nets: Networks, data: Loaded) -> tuple[dict[str,
             small_per_class=settings.small_per_class,
             pretrained_rate=settings.pretrained_rate,
             layer_decay=settings.layer_decay,
+            augment=settings.augment,
         )
         same = next((way for way, known in plans.items() if known.stages == plan.stages), way_of(plan))
         plans.setdefault(same, plan)
@@ -177,6 +184,7 @@ def about(study: Strategies, data: Loaded, nets: Networks, command: str) -> dict
         "classes": list(target.class_names),
         "num_test": len(target.test_y),
         "labels": list(study.labels),
+        "held_out": study.finetune.validation_fraction,
         "note": data.note,
         "command": command,
     }

@@ -124,6 +124,8 @@ class _Unpickler(pickle.Unpickler):
         kind, dtype, key, _, count, *_ = pid
         if kind != "storage":
             raise Refused(f"it asks for {kind!r}")
+        if dtype not in STORAGES.values():
+            raise Refused(f"it asks for numbers of {dtype!r}")
         return Storage(key, dtype, count)
 
 
@@ -144,7 +146,10 @@ def _filled(tensors: Mapping[str, Tensor], data: Mapping[str, bytes]) -> dict[st
         # Bounds first: a view out of them would read another's memory.
         last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
         inside = math.prod(shape) == 0 or (
-            min((offset, *strides)) >= 0 and min(shape, default=0) >= 0 and last < storage.size
+            min((offset, *strides)) >= 0
+            and min(shape, default=0) >= 0
+            and last < storage.size
+            and math.prod(shape) <= storage.size  # a stride of 0 would make much of little
         )
         if not inside:
             raise ValueError(f"{name} lies outside of its storage")

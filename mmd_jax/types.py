@@ -78,6 +78,20 @@ class Rows(NamedTuple):
     y: np.ndarray
 
 
+class Mixed(NamedTuple):
+    """Labels of a batch whose rows were mixed in pairs: y in the share λ, the other in the share 1 − λ.
+
+    Attributes:
+      y: labels. Shape [batch], int32.
+      other: of the rows that were mixed in. Shape [batch], int32.
+      share: λ. Shape [].
+    """
+
+    y: Array
+    other: Array
+    share: Array
+
+
 class Similarity(NamedTuple):
     """What is known of P = Q when a rule is asked.
 

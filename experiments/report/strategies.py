@@ -18,12 +18,6 @@ from experiments.report.transferability import as_csv
 
 Study = dict[str, Any]
 
-NAMES = {
-    "linear_probe": "frozen base (only the classifier is trained)",
-    "finetune_all": "all layers fine-tuned",
-    "lp_ft": "classifier first, then all layers",
-    "from_scratch": "from scratch",
-}
 SHORT = {"linear_probe": "frozen base", "finetune_all": "all fine-tuned", "lp_ft": "classifier, then all"}
 LOOKS = {
     "linear_probe": {"color": BLUE, "marker": "s"},
@@ -87,11 +81,11 @@ def answer(study: Study) -> str:
     ]
     best = max(reused, key=lambda name: ways[name]["accuracy"]["estimate"])
     said = []
-    if worse:
-        said.append(
-            f"With {labels:,} labels reuse hurts: worse than from scratch {'are' if len(worse) > 1 else 'is'} "
-            f"{', '.join(short(name) for name in worse)}."
-        )
+    if best in worse:
+        said.append(f"With {labels:,} labels every way of reuse is worse than from scratch (negative transfer).")
+    elif worse:
+        listed = ", ".join(f"“{short(name)}”" for name in worse)
+        said.append(f"With {labels:,} labels some ways of reuse are worse than from scratch: {listed}.")
     share = f"{ways[best]['accuracy']['estimate']:.1%}"
     said.append(f"With {labels:,} labels the best reuse was “{short(best)}”, {share} of the test rows right.")
     if best != "linear_probe" and (found := difference(study, labels, best, "linear_probe")):
@@ -116,7 +110,7 @@ def short(way: str) -> str:
     """A way in a few words."""
     regime, *rest = way.split(" ")
     if regime == "finetune_top":
-        return f"{rest[0]} layers frozen" + (", augmented" if "augmented" in rest else "")
+        return f"{rest[0]} layer{'' if rest[0] == '1' else 's'} frozen" + (", augmented" if "augmented" in rest else "")
     return SHORT.get(regime, regime.replace("_", " ")) + (", augmented" if "augmented" in rest else "")
 
 
@@ -232,8 +226,8 @@ def how(study: Study) -> Html:
     return tag(
         "p",
         f"The network has {len(study['layers'])} layers, the last of them new; inputs are {height} × {width} pixels. Learning "
-        "rate and the epoch that counts are chosen on a fifth or so of the labelled rows, held out; all ways are tested on "
-        f"the same {study['num_test']:,} rows. {study['note']}",
+        f"rate and the epoch that counts are chosen on {study['held_out']:.0%} of the labelled rows, held out; all ways are "
+        f"tested on the same {study['num_test']:,} rows. {study['note']}",
     )
 
 

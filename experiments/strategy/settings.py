@@ -52,6 +52,12 @@ def check(study: Strategies) -> None:
         raise ValueError(
             f"epochs = {study.epochs}; expected a positive number for each of labels = {study.labels}, or none"
         )
+    decision = study.run.decision
+    if decision.regime or decision.frozen or decision.num_frozen is not None or decision.assume is not None:
+        raise ValueError(
+            "run.decision.regime, .frozen, .num_frozen and .assume choose one plan, but strategies carries out several: leave "
+            "them out; frozen_share says how much of the base is frozen where some is"
+        )
     if not 0 < study.frozen_share < 1:
         raise ValueError(f"frozen_share = {study.frozen_share}; expected a share between 0 and 1")
     if study.run.source is not None or not study.run.model.weights:

@@ -30,7 +30,7 @@ def summarise(
     return {
         **header,
         "ways": ways,
-        "differences": list(_differences(right)),
+        "differences": list(_differences(right, {(row["labels"], row["regime"]): row["way"] for row in rows})),
         "choices": list(_regrets(right, choices)),
         "seconds": sum(row["seconds"] for row in rows),
     }
@@ -41,12 +41,15 @@ def _share(right: np.ndarray) -> dict[str, float]:
     return {"estimate": float(right.mean()), "low": low, "high": high}
 
 
-def _differences(right: Mapping[tuple[int, str], np.ndarray]) -> Iterator[dict[str, Any]]:
+def _differences(
+    right: Mapping[tuple[int, str], np.ndarray], ways: Mapping[tuple[int, str], str]
+) -> Iterator[dict[str, Any]]:
     """Every way less the frozen base, and less from-scratch, at its number of labels."""
     for (labels, way), own in right.items():
         for base in ("linear_probe", "from_scratch"):
-            if way != base:
-                yield {"labels": labels, "way": way, "less": base, **_paired(own, right[labels, base])}
+            other = ways[labels, base]
+            if way != other:
+                yield {"labels": labels, "way": way, "less": base, **_paired(own, right[labels, other])}
 
 
 def _regrets(

@@ -141,7 +141,8 @@ def _affine_backward(saved: tuple[Array, Array], g: Array):
     x, scale = saved
     count = g.size // g.shape[-1]
     sums = (count * channel_means(g * x), count * channel_means(g))
-    return (g * lax.broadcast_to_rank(scale, g.ndim), *(value.astype(scale.dtype) for value in sums))
+    inwards = (g * lax.broadcast_to_rank(scale, g.ndim)).astype(x.dtype)
+    return (inwards, *(value.astype(scale.dtype) for value in sums))
 
 
 _affine.defvjp(_affine_forward, _affine_backward)

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from mmd_jax.models.layered import Network, check_base, check_names, check_train
 from mmd_jax.models.leaves import check_cover, in_their_dtype, layer_of, named_leaves
 from mmd_jax.models.linen import MODES, ownership
-from mmd_jax.models.whole import WHOLE, check_whole
+from mmd_jax.models.whole import WHOLE, check_whole, keep_frozen
 from mmd_jax.types import Variables
 
 COLLECTIONS = {"Param": "params", "BatchStat": "batch_stats"}
@@ -98,7 +98,11 @@ def from_nnx(
         train = check_train(train, names, stochastic, key)
         check_whole(start, stop, names)
         y, after, _, _ = run(variables, x, train, owners, key)
-        return y, {collection: tree for collection, tree in after.items() if collection != "params"}
+        before, after = (
+            {collection: tree for collection, tree in both.items() if collection != "params"}
+            for both in (variables, after)
+        )
+        return y, keep_frozen(before, after, names, train)
 
     def features(variables, x):
         y, _, calls, _ = run(variables, x, (), owners, None)

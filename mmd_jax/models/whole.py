@@ -118,7 +118,7 @@ def from_linen(
         y, after = linen.apply(
             module, variables, in_their_dtype(variables, x), owners, train, key if train & stochastic else None
         )
-        return y, _keep_frozen(_state(variables), after, names, train)
+        return y, keep_frozen(_state(variables), after, names, train)
 
     def features(variables, x):
         return linen.outputs(module, variables, in_their_dtype(variables, x), names)
@@ -131,7 +131,7 @@ def check_whole(start: int, stop: int | None, names: Sequence[str]) -> None:
         raise ValueError(f"start={start}, stop={stop}: this network runs only as a whole, as {WHOLE}")
 
 
-def _keep_frozen(before: Variables, after: Variables, names: Sequence[str], train: Collection[str]) -> Variables:
+def keep_frozen(before: Variables, after: Variables, names: Sequence[str], train: Collection[str]) -> Variables:
     """`after`, with the leaves of the layers that are not in training mode as they were, whatever a module did."""
     stateful = {layer_of(path.partition("/")[2], names) for path in named_leaves(before)}
     trained = [name for name in names if name in train and name in stateful]

@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Key, Num
 
-from mmd_jax.types import LossFn, Variables
+from mmd_jax.types import LossFn, Mixed, Variables
 
 
 class Augmentation(NamedTuple):
@@ -31,13 +31,12 @@ class Augmentation(NamedTuple):
 def augmented(loss: LossFn, settings: Augmentation) -> LossFn:
     """The loss of augmented batches.
 
-        λ loss(x̃, y) + (1 − λ) loss(x̃, y'),  x̃ = λ T(x) + (1 − λ) T(x'),  x' and y' the batch in reverse order
+        loss(x̃, Mixed(y, y', λ)),  x̃ = λ T(x) + (1 − λ) T(x'),  x' and y' the batch in reverse order
 
-    A batch is in random order, so its reverse pairs at random; without mixup this is loss(T(x), y). For a loss that is
-    linear in the label, as cross-entropy is, it is the loss for the mixed label.
+    A batch is in random order, so its reverse pairs at random; without mixup this is loss(T(x), y).
 
     Args:
-      loss: of a batch (x [batch, height, width, channels] of 0 … 255, y).
+      loss: of a batch (x [batch, height, width, channels] of 0 … 255, y); with mixup it takes `Mixed` labels.
       settings: what is done.
 
     Returns:
@@ -58,10 +57,7 @@ def augmented(loss: LossFn, settings: Augmentation) -> LossFn:
             return loss(variables, (x, y), key)
         share = jax.random.beta(mix_key, settings.mixup, settings.mixup)
         x = share * x + (1 - share) * x[::-1]
-        # One pass through the network serves both labels: XLA merges what the two calls share.
-        first, aux = loss(variables, (x, y), key)
-        second, _ = loss(variables, (x, y[::-1]), key)
-        return share * first + (1 - share) * second, aux
+        return loss(variables, (x, Mixed(y, y[::-1], share)), key)
 
     return of_batch
 

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 
 from mmd_jax.models.layered import Network
 from mmd_jax.transfer.freezing import FROZEN, stop_frozen
-from mmd_jax.types import LossFn, Tree, Variables
+from mmd_jax.types import LossFn, Mixed, Tree, Variables
 
 
 class TrainState(NamedTuple):
@@ -97,15 +97,18 @@ def classification_loss(network: Network, train: Sequence[str], *, start: int = 
       dtype: of the computation, "float32" or "bfloat16"; parameters, gradients and the loss itself stay as they are.
 
     Returns:
-      A LossFn that also reports "accuracy".
+      A LossFn that also reports "accuracy"; y may be `Mixed`, whose first labels the accuracy is of.
     """
 
     def loss(
         variables: Variables, batch: tuple[Array, Array], key: Array
     ) -> tuple[Array, tuple[Variables, dict[str, Array]]]:
-        x, y = batch
+        x, labels = batch
+        y, other, share = labels if isinstance(labels, Mixed) else (labels, None, None)
         logits, model_state = forward(network, variables, x, start=start, dtype=dtype, train=tuple(train), key=key)
         value = optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+        if other is not None:
+            value = share * value + (1 - share) * optax.softmax_cross_entropy_with_integer_labels(logits, other).mean()
         return value, (model_state, {"accuracy": (logits.argmax(-1) == y).mean(dtype=jnp.float32)})
 
     return loss

@@ -166,7 +166,7 @@ def test_preprocessing_is_that_of_keras(name, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     keras = pytest.importorskip("keras")
     x = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 3), np.uint8)
-    module = getattr(keras.applications, {"mobilenet_v2": "mobilenet_v2"}.get(name, name))
+    module = getattr(keras.applications, name)
     expected = module.preprocess_input(x.astype(np.float32))
     np.testing.assert_allclose(networks.preprocessing(Model(name), image=True)(x), expected, rtol=1e-5, atol=3e-5)
 

@@ -48,7 +48,10 @@ def test_every_strategy_and_every_choice_is_trained_at_every_number_of_labels(fi
     assert chosen[30, "patent", "different"] == "from_scratch"
     assert chosen[30, "quadrant", "different"] == "finetune_top 1 frozen augmented"
     assert chosen[60, "patent", "similar"] == chosen[60, "quadrant", "different"] == "finetune_all"
-    assert all(choice["cost"]["estimate"] >= 0 for choice in found["choices"])
+    share = {(way["labels"], way["way"]): way["accuracy"]["estimate"] for way in found["ways"]}
+    for choice in found["choices"]:
+        best = max(value for (labels, _), value in share.items() if labels == choice["labels"])
+        assert choice["cost"]["estimate"] == pytest.approx(best - share[choice["labels"], choice["way"]])
 
 
 def test_the_same_command_trains_nothing_again(finished, monkeypatch):
@@ -86,13 +89,13 @@ def test_the_numbers_are_those_of_the_predictions():
     less = {(d["way"], d["less"]): d["estimate"] for d in found["differences"]}
     assert less["finetune_all", "linear_probe"] == pytest.approx(-0.3) and less["linear_probe", "from_scratch"] < 0
     said = report.answer(found)
-    assert said.startswith("With 10 labels reuse hurts: worse than from scratch are frozen base, all fine-tuned.")
+    assert said.startswith("With 10 labels every way of reuse is worse than from scratch (negative transfer).")
 
 
 def test_the_page_shows_every_way_and_choice(finished):
     _, directory, found = finished
     page = (directory / "report.html").read_text()
-    assert "the command" in page and "1 layers frozen, augmented" in page and "<script" not in page
+    assert "the command" in page and "1 layer frozen, augmented" in page and "<script" not in page
     assert page.count("<tr") == len(found["ways"]) + len(found["choices"]) + 2
     table = (directory / "ways.csv").read_text().splitlines()
     assert len(table) == len(found["ways"]) + 1

@@ -58,8 +58,8 @@ def test_images_and_labels_are_mixed_in_the_same_share():
     y = jnp.array([1.0, 0.0, 2.0, 5.0])
 
     def loss(variables, batch, key):
-        x, y = batch
-        return (x.ravel() * y).sum(), ({}, {"x": x})
+        x, (y, other, share) = batch
+        return (x.ravel() * (share * y + (1 - share) * other)).sum(), ({}, {"x": x})
 
     value, (_, metrics) = augmented(loss, NOTHING._replace(mixup=1.0))({}, (x, y), jax.random.key(3))
     mixed = np.asarray(metrics["x"]).ravel()
