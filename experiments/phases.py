@@ -167,8 +167,9 @@ def shared_groups(source: sources.Dataset, target: sources.Dataset) -> int:
     """How many groups of the target's test rows have rows that train the source, by their names; 0 where there are no names."""
     found = []
     for data, groups in ((source, source.train_groups), (target, target.test_groups)):
-        names = () if data.group_names is None or groups is None else data.group_names
-        found.append({names[g] for g in np.unique(groups)} if names else set())
+        if data.group_names is None or groups is None:
+            return 0
+        found.append({data.group_names[g] for g in np.unique(groups)})
     return len(found[0] & found[1])
 
 
