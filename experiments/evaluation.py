@@ -1,6 +1,6 @@
 """From predictions to numbers: accuracy, balanced accuracy, macro-F1, ROC AUC, and paired differences with intervals."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -74,22 +74,32 @@ def _ranked(
 
 
 def negative_transfer(accuracy: Mapping[str, Any], *, reused: bool) -> bool | None:
-    """Whether reuse is worse than training from scratch, beyond the interval of the paired difference.
+    """Whether reuse is worse than training from scratch, in accuracy or in ROC AUC, beyond the interval of the paired difference.
 
     Args:
-      accuracy: with "interval", of chosen − from scratch; its ends may be no numbers.
+      accuracy: with "interval", of chosen − from scratch, and where there are two classes the same in "roc_auc"; the ends
+        may be no numbers.
       reused: whether the network was reused at all.
 
     Returns:
-      True: the whole interval lies below 0. False: it lies above. None: it can't be told, or there is nothing to tell.
+      True: one of the intervals lies wholly below 0. False: none does, and one lies above. None: it can't be told, or there is
+      nothing to tell.
 
     >>> [negative_transfer({"interval": ends}, reused=True) for ends in ([-0.3, -0.1], [0.1, 0.2], [-0.1, 0.2])]
     [True, False, None]
+    >>> negative_transfer({"interval": [-0.1, 0.2], "roc_auc": {"interval": [-0.2, -0.1]}}, reused=True)
+    True
     """
-    low, high = (np.nan if end is None else float(end) for end in accuracy["interval"])
-    if not reused or np.isnan(low) or np.isnan(high):
+    sides = [_side(part["interval"]) for part in (accuracy, accuracy.get("roc_auc")) if part]
+    if not reused:
         return None
-    return True if high < 0 else False if low > 0 else None
+    return True if -1 in sides else False if 1 in sides else None
+
+
+def _side(interval: Sequence[float | None]) -> int:
+    """-1 where the interval lies below 0, 1 above, 0 where it holds 0 or is not known."""
+    low, high = (np.nan if end is None else float(end) for end in interval)
+    return int(low > 0) - int(high < 0)
 
 
 def binomial(right: np.ndarray, level: float, *, groups: np.ndarray | None = None) -> list[float]:

@@ -117,13 +117,23 @@ def load(config: Config) -> Loaded:
         return Loaded(None, target, target.note)
     source = sources.load(config.source, **places, table=table)
     target = sources.load(config.target, **places, table=source.table)
-    shared = shared_rows(source, target)
+    shared, met = shared_rows(source, target), 0
+    if config.source.group_key == config.target.group_key:
+        met = shared_groups(source, target)
     source, target, note = sources.common_format(source, target)
+    warnings = []
     if shared:
-        warning = (
+        warnings.append(
             f"Source and target have {shared} rows in common: the test of P = Q and both accuracies are too favourable to "
             "reuse. Choose disjoint classes or parts."
         )
+    if met:
+        warnings.append(
+            f"{met} groups ({config.target.group_key}) that the target is tested on are among the source's training rows: what "
+            "is common to a group is known to the source, and accuracies of what is reused are too favourable. Two files hold "
+            "out the same groups only if both have the very same ones."
+        )
+    for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
         note = f"{note} {warning}".strip()
     return Loaded(source, target, note)
@@ -151,6 +161,16 @@ def shared_rows(source: sources.Dataset, target: sources.Dataset) -> int:
         )
         shared += len(np.intersect1d(ours, theirs))
     return shared
+
+
+def shared_groups(source: sources.Dataset, target: sources.Dataset) -> int:
+    """How many groups of the target's test rows have rows that train the source, by their names; 0 where there are no names."""
+    found = []
+    for data, groups in ((source, source.train_groups), (target, target.test_groups)):
+        if data.group_names is None or groups is None:
+            return 0
+        found.append({data.group_names[g] for g in np.unique(groups)})
+    return len(found[0] & found[1])
 
 
 def build(config: Config, data: Loaded) -> Networks:

@@ -41,11 +41,13 @@ class Inputs(NamedTuple):
       x: in the network's format, [n, ...].
       names: of the rows: their number in the data as they were read, or their file's name.
       labels: the name of each row's class, or none.
+      groups: of rows that depend on each other, [n], or none.
     """
 
     x: np.ndarray
     names: list[str]
     labels: list[str] | None
+    groups: np.ndarray | None = None
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -77,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if description.get("negative_transfer"):
             print(NEGATIVE_TRANSFER, file=sys.stderr)
         if inputs.labels is not None:
-            print(accuracy(inputs.labels, logs.argmax(-1), classes))
+            print(accuracy(inputs.labels, logs.argmax(-1), classes, inputs.groups))
 
 
 def data_settings(name: str, fields: Sequence[str], description: dict[str, Any]) -> configs.Data:
@@ -122,16 +124,16 @@ def read(data: configs.Data, description: dict[str, Any], *, split: str, seed: i
         )
     if table is not None and (rows_of_table := read_unlabelled_table(data, Path(data_dir).expanduser(), table)):
         x, names = rows_of_table
-        labels = None
+        labels, groups = None, None
     elif unlabelled := read_unlabelled(data.name, shape[:2]):
         x, names = unlabelled
-        labels = None
+        labels, groups = None, None
     else:
         dataset = sources.load(data, seed=seed, data_dir=data_dir, table=table)
-        x, y, rows = (
-            (dataset.test_x, dataset.test_y, dataset.test_rows)
+        x, y, rows, groups = (
+            (dataset.test_x, dataset.test_y, dataset.test_rows, dataset.test_groups)
             if split == "test"
-            else (dataset.train_x, dataset.train_y, dataset.train_rows)
+            else (dataset.train_x, dataset.train_y, dataset.train_rows, dataset.train_groups)
         )
         names, labels = [str(row) for row in rows], [dataset.class_names[label] for label in y]
     if x.ndim == 4 and len(shape) == 3 and dtype == "uint8":
@@ -144,7 +146,7 @@ def read(data: configs.Data, description: dict[str, Any], *, split: str, seed: i
         raise ValueError(
             f"row {names[int(np.argwhere(~np.isfinite(x))[0][0])]} of {data.name} holds NaN or infinite numbers"
         )
-    return Inputs(x, names, labels)
+    return Inputs(x, names, labels, groups)
 
 
 def write(path: Path, inputs: Inputs, predicted: list[str], probabilities: np.ndarray) -> None:
@@ -159,8 +161,11 @@ def write(path: Path, inputs: Inputs, predicted: list[str], probabilities: np.nd
     workdir.write_bytes(path, text.getvalue().encode())
 
 
-def accuracy(labels: list[str], predicted: np.ndarray, classes: list[str]) -> str:
-    """One line: the accuracy on rows of classes that the network knows by name, and how many are of others."""
+def accuracy(labels: list[str], predicted: np.ndarray, classes: list[str], groups: np.ndarray | None = None) -> str:
+    """One line: the accuracy on rows of classes that the network knows by name, and how many are of others.
+
+    The interval is over groups where there are several, as in the report of a run.
+    """
     index = np.array([classes.index(label) if label in classes else -1 for label in labels])
     known = index >= 0
     others = (
@@ -171,7 +176,8 @@ def accuracy(labels: list[str], predicted: np.ndarray, classes: list[str]) -> st
     if not known.any():
         return f"accuracy unknown{others}"
     right = predicted[known] == index[known]
-    low, high = evaluation.binomial(right, 0.95)
+    over = None if groups is None or len(np.unique(groups[known])) < 2 else groups[known]
+    low, high = evaluation.binomial(right, 0.95, groups=over)
     return f"accuracy {right.mean():.6g} ({right.sum()} of {known.sum()} rows; 95% interval {low:.3f} … {high:.3f}){others}"
 
 

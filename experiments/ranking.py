@@ -91,9 +91,13 @@ def _jackknife(estimate: float, without: np.ndarray, level: float, least: int) -
     k = len(without)
     half = stats.t.ppf((1 + level) / 2, k - 1) * np.sqrt(jackknife_variance(without))
     if half < 1e-12:
-        # Nothing varies, as where all pairs are in order; so many units would show an error only if it is not too rare.
-        half = 1 - binomial_interval(least, least, level).low
+        half = unseen(least, level)
     return Interval(estimate, float(estimate - half), float(estimate + half), level, k)
+
+
+def unseen(least: int, level: float) -> float:
+    """Half a width where nothing varies, as where all pairs are in order: so many units show an error only if not too rare."""
+    return 1 - binomial_interval(least, least, level).low
 
 
 def _within(interval: Interval, low: float) -> Interval:

@@ -28,10 +28,19 @@ from experiments import workdir
 from experiments.config import Config, Data
 from experiments.datasets import table_map
 from experiments.datasets.columns import BLOCK_BYTES, BLOCK_ROWS, File, batches, looks, texts
-from experiments.datasets.table import Layout, frame_of, fulfilled, is_table, kind_from, layout_of, locate
+from experiments.datasets.table import (
+    Layout,
+    frame_of,
+    fulfilled,
+    is_table,
+    kind_from,
+    layout_of,
+    locate,
+    numbers_asked,
+)
 from experiments.datasets.table_map import Frame, TableMap
 from experiments.errors import reported
-from experiments.measure import input_vectors
+from experiments.measure import ONE_GROUPED_NOTE, input_vectors
 from experiments.progress import track
 from mmd_jax.two_sample.bandwidths import median_bandwidth
 from mmd_jax.two_sample.feature_tests import sketch_test
@@ -61,12 +70,14 @@ class Measured(NamedTuple):
       rows: of the source and of the target.
       table: the map of the source.
       grouped: whether whole groups were permuted.
+      note: what a reader must know of the rows; may be empty.
     """
 
     result: TwoSampleResult
     rows: tuple[int, int]
     table: TableMap
     grouped: bool
+    note: str
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -82,6 +93,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         config, directory = configs.load(others)
         if directory == Path("runs") / config.name:
             directory = directory.with_name(f"{config.name}_sketch")
+        check(config)  # before there is a directory of settings that can't be meant
+        workdir.open_workdir(directory, {"config": config, "own": vars(own)}, ignore=("config.data_dir",))
         start = time.monotonic()
         found = measure(
             config, features=own.features, bins=own.bins, pilot=own.pilot, block_bytes=int(own.block_mb * 2**20)
@@ -91,8 +104,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             "peak_megabytes": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
             "command": shlex.join(["python", "-m", "experiments.sketch", *argv]),
         }
-        workdir.open_workdir(directory, {"config": config, "own": vars(own)}, ignore=("config.data_dir",))
         workdir.write_json(directory / "sketch.json", content)
+        if found.note:
+            print(f"warning: {found.note}", file=sys.stderr)
         print(sentence(content))
 
 
@@ -111,8 +125,8 @@ def measure(
     Raises:
       ValueError: data that are no tables, and all that reading them refuses.
     """
-    if config.source is None or not (is_table(config.source.name) and is_table(config.target.name)):
-        raise ValueError("a sketch is of tables: source.name and target.name must be csv:PATH or parquet:PATH")
+    check(config)
+    assert config.source is not None
     if pilot < 2 or block_bytes < 64:
         raise ValueError(f"pilot = {pilot}, block = {block_bytes} bytes; expected 2 rows or more, and 64 bytes or more")
     keys = jax.random.split(jax.random.key(config.seed), 4)
@@ -141,7 +155,17 @@ def measure(
         keys[3], *sketches, alpha=config.test.alpha, num_permutations=config.test.permutations, return_null=False
     )
     m, n = (int(np.asarray(one.counts, np.int64).sum()) for one in sketches)
-    return Measured(result, (m, n), table, grouped)
+    alone = bool(source.layout.groups) != bool(target.layout.groups)
+    return Measured(result, (m, n), table, grouped, ONE_GROUPED_NOTE if alone else "")
+
+
+def check(config: Config) -> None:
+    """Refuses data that are no tables, files that are not there, and settings that name no column of theirs."""
+    if config.source is None or not (is_table(config.source.name) and is_table(config.target.name)):
+        raise ValueError("a sketch is of tables: source.name and target.name must be csv:PATH or parquet:PATH")
+    for data in (config.source, config.target):
+        file = locate(data, Path(config.data_dir).expanduser())
+        layout_of(data, file, None, labelled=data.label_key in file.names, grouped=True)
 
 
 def with_categories(config: Config, table: TableMap) -> Config:
@@ -156,31 +180,39 @@ class Side(NamedTuple):
       data: its settings.
       file: where it lies.
       layout: which column is what, all decided.
+      ordered: the columns whose conditions compare numbers, which the whole file decides too.
       block_bytes: read at a time.
     """
 
     data: Data
     file: File
     layout: Layout
+    ordered: frozenset[str]
     block_bytes: int
 
 
 def opened(data: Data, data_dir: Path, table: TableMap | None, block_bytes: int) -> Side:
-    """A side with the kind of every column decided; where neither the settings nor the map say it, the file is read once."""
+    """A side with the kind of every column decided; where neither the settings nor the map say it, the file is read once.
+
+    A label column may be absent; the group columns may not, where `group_key` names them.
+    """
     file = locate(data, data_dir)
-    layout = layout_of(data, file, table, labelled=data.label_key in file.names)
-    if not layout.undecided:
-        return Side(data, file, layout, block_bytes)
-    seen: dict[str, tuple[str | None, str | None]] = dict.fromkeys(layout.undecided, (None, None))
-    for batch in track(_batches(file, layout.undecided, block_bytes), f"{file.path.name}: kinds of columns"):
-        for name, (number, word) in seen.items():
-            found = looks(batch.column(name))
-            seen[name] = number or found[0], word or found[1]
-    kinds = {name: kind_from(name, *found, file) for name, found in seen.items()}
+    layout = layout_of(data, file, table, labelled=data.label_key in file.names, grouped=True)
+    asked = numbers_asked(layout.conditions)
+    seen: dict[str, tuple[str | None, str | None]] = dict.fromkeys((*layout.undecided, *asked), (None, None))
+    if seen:
+        for batch in track(_batches(file, tuple(seen), block_bytes), f"{file.path.name}: kinds of columns"):
+            for name, (number, word) in seen.items():
+                found = looks(batch.column(name))
+                seen[name] = number or found[0], word or found[1]
+    kinds = {name: kind_from(name, *seen[name], file) for name in layout.undecided}
     numeric, categorical = (
-        tuple(name for name, kind in kinds.items() if kind == which) for which in ("numeric", "categorical")
+        (*known, *(name for name, kind in kinds.items() if kind == which))
+        for which, known in (("numeric", layout.numeric), ("categorical", layout.categorical))
     )
-    return Side(data, file, layout._replace(undecided=(), numeric=numeric, categorical=categorical), block_bytes)
+    ordered = frozenset(name for name in asked if seen[name][1] is None)
+    decided = layout._replace(undecided=(), numeric=numeric, categorical=categorical)
+    return Side(data, file, decided, ordered, block_bytes)
 
 
 def fit(side: Side) -> TableMap:
@@ -209,7 +241,7 @@ def blocks(side: Side) -> Iterator[Block]:
     file, layout = side.file, side.layout
     for batch in _batches(file, layout.needed, side.block_bytes):
         whole = {name: batch.column(name) for name in layout.needed}
-        kept = fulfilled(layout.conditions, whole, file)
+        kept = fulfilled(layout.conditions, whole, side.ordered, file)
         if layout.label is not None:
             kept &= ~pc.is_null(texts(whole[layout.label])).to_numpy(zero_copy_only=False)
         if not kept.any():
@@ -279,6 +311,7 @@ def describe(config: Config, found: Measured) -> dict[str, Any]:
         "permutations": config.test.permutations,
         "bandwidth": float(np.ravel(result.bandwidth)[0]),
         "grouped": found.grouped,
+        "note": found.note,
         "table": found.table,
     }
 

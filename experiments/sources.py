@@ -36,6 +36,7 @@ class Dataset(NamedTuple):
       note: what was done to bring the data in shape, in sentences for the report; may be empty.
       image: whether the inputs are images.
       table: the map that made the rows, where the data are a table.
+      group_names: of group 0, 1, …, where the data are a table with groups.
     """
 
     train_x: np.ndarray
@@ -51,6 +52,7 @@ class Dataset(NamedTuple):
     note: str
     image: bool
     table: TableMap | None = None
+    group_names: tuple[str, ...] | None = None
 
 
 def load(data: config.Data, *, seed: int, data_dir: str, table: TableMap | None = None) -> Dataset:
@@ -271,6 +273,7 @@ def _assemble(
         " ".join(notes),
         xs[0].ndim == 4,
         None if raw.frame is None else table,
+        raw.group_names,
     )
 
 

@@ -27,13 +27,30 @@ from experiments.config import Config
 from experiments.datasets.select import stratified
 from experiments.errors import reported
 from experiments.fits import digest
-from experiments.ranking import jackknife_variance, roc_auc
+from experiments.ranking import jackknife_variance, roc_auc, unseen
 from experiments.report import topics as report
 from experiments.ways import AS_IS, WAYS, Topic, with_rows, without_margin
-from mmd_jax.intervals import Interval
+from mmd_jax.intervals import Interval, holm
 
 VERSION = 2  # raised where the code changes the numbers of a cell
 LEVEL = 0.95
+MOST_CATEGORIES = 255  # of a column, that scikit-learn's boosting takes
+
+
+class Gain(NamedTuple):
+    """A paired difference of ROC AUC.
+
+    Attributes:
+      estimate, low, high: its mean over the draws and the ends of its own interval.
+      pvalue: of the difference being 0, two-sided.
+      adjusted: the same after Holm, over all differences to the same way in the study.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    pvalue: float
+    adjusted: float
 
 
 class Row(NamedTuple):
@@ -52,8 +69,8 @@ class Row(NamedTuple):
     way: str
     labels: int
     auc: Interval
-    gain: Interval | None
-    beside_boosting: Interval | None
+    gain: Gain | None
+    beside_boosting: Gain | None
     chosen: tuple[str, ...]
     seconds: float
 
@@ -134,6 +151,12 @@ def prepare(config: Config, directory: Path, labels: Sequence[int], draws: int) 
         )
     if max(labels) > len(target.train_y):
         raise ValueError(f"labels = {max(labels)}, but the target has {len(target.train_y)} training rows; 0 takes all")
+    categories = data.target.table.categories if data.target.table else ()
+    if large := [c for c in categories if len(c.values) >= MOST_CATEGORIES]:
+        raise ValueError(
+            f"column {large[0].name!r} has {len(large[0].values)} categories and “other”; boosting takes {MOST_CATEGORIES} "
+            f"in all: set source.max_categories to at most {MOST_CATEGORIES - 1}"
+        )
     nets = phases.build(config, data)
     phases.open_workdir(given, directory)
     keys = phases.make_keys(config.seed)
@@ -182,7 +205,7 @@ def rate(topic: Topic, way: str) -> Mapping[str, Any]:
     ranking = roc_auc(topic.data.target.test_y, scored.scores, topic.data.target.test_groups)
     if ranking is None:
         raise ValueError("the target's test rows are of one class, or all of one class in one group: no ROC AUC")
-    return {"auc": ranking.auc, "without": ranking.without, "chosen": scored.chosen}
+    return {"auc": ranking.auc, "without": ranking.without, "least": ranking.least, "chosen": scored.chosen}
 
 
 def summarise(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
@@ -200,30 +223,44 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
             if (way, count) not in found:
                 continue
             draws = sorted(found[way, count], key=lambda row: row["draw"])
-            auc = over_draws(draws)
+            auc, _ = over_draws(draws)
             base, trees = found.get(("from_scratch", count)), found.get(("boosting", count))
             summary.append(
                 Row(
                     way,
                     count,
                     auc._replace(low=max(0.0, auc.low), high=min(1.0, auc.high)),
-                    None if way == "from_scratch" or not base else over_draws(draws, base),
-                    None if way == "boosting" or not trees else over_draws(draws, trees),
+                    None if way == "from_scratch" or not base else _gain(draws, base),
+                    None if way == "boosting" or not trees else _gain(draws, trees),
                     tuple(row["chosen"] for row in draws),
                     float(np.mean([row["seconds"] for row in draws])),
                 )
             )
-    return summary
+    return adjust(adjust(summary, "gain"), "beside_boosting")
 
 
-def over_draws(draws: Sequence[Mapping[str, Any]], less: Sequence[Mapping[str, Any]] = ()) -> Interval:
-    """The mean AUC over the draws, less that of others on the same draws, with both sources of variation.
+def _gain(draws: Sequence[Mapping[str, Any]], less: Sequence[Mapping[str, Any]]) -> Gain:
+    interval, pvalue = over_draws(draws, less)
+    return Gain(interval.estimate, interval.low, interval.high, pvalue, pvalue)
+
+
+def adjust(rows: Sequence[Row], field: str) -> list[Row]:
+    """The rows with the p-values of one family of differences, "gain" or "beside_boosting", adjusted by Holm's method."""
+    places = [i for i, row in enumerate(rows) if getattr(row, field)]
+    adjusted, found = holm([getattr(rows[i], field).pvalue for i in places]), list(rows)
+    for i, value in zip(places, adjusted, strict=True):
+        found[i] = rows[i]._replace(**{field: getattr(rows[i], field)._replace(adjusted=float(value))})
+    return found
+
+
+def over_draws(draws: Sequence[Mapping[str, Any]], less: Sequence[Mapping[str, Any]] = ()) -> tuple[Interval, float]:
+    """The mean AUC over the draws, less that of others on the same draws, with both sources of variation; and p of its being 0.
 
         mean ± t(level; ν) √(V + s² / D),   V: the jackknife over groups of test rows, of the mean over draws;
                                             s: standard deviation over the D draws
 
     and ν by Welch and Satterthwaite. Draws share their test rows, so their spread alone would be too small an interval;
-    and the jackknife holds the draws fixed.
+    and the jackknife holds the draws fixed. Where nothing varies, the width is `ranking.unseen`, and p is 1.
     """
     pairs = {row["draw"]: row for row in less}
     both = [(row, pairs.get(row["draw"])) for row in draws if not less or row["draw"] in pairs]
@@ -236,7 +273,12 @@ def over_draws(draws: Sequence[Mapping[str, Any]], less: Sequence[Mapping[str, A
     freedom = total**2 / sum(variance**2 / df for variance, df in parts) if total else 1.0
     half = float(stats.t.ppf((1 + LEVEL) / 2, freedom) * np.sqrt(total))
     mean = float(auc.mean())
-    return Interval(mean, mean - half, mean + half, LEVEL, len(without))
+    if half < 1e-12:
+        least = min(row.get("least", len(without)) for pair in both for row in pair if row)
+        half, pvalue = unseen(least, LEVEL), 1.0
+    else:
+        pvalue = float(2 * stats.t.sf(abs(mean) / np.sqrt(total), freedom))
+    return Interval(mean, mean - half, mean + half, LEVEL, len(without)), pvalue
 
 
 if __name__ == "__main__":

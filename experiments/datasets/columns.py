@@ -98,9 +98,11 @@ def texts(values: pa.Array) -> pa.Array:
     """The values as text, null where they are missing."""
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
-    if not pa.types.is_string(values.type):
+    if pa.types.is_floating(values.type):
+        values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
+    if not is_text_type(values.type):
         return pc.cast(values, pa.string())
-    values = pc.utf8_trim_whitespace(values)
+    values = pc.utf8_trim_whitespace(pc.cast(values, pa.string()))
     return pc.if_else(pc.is_in(values, pa.array(MISSING)), pa.scalar(None, pa.string()), values)
 
 

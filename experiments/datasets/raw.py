@@ -34,6 +34,7 @@ class Raw(NamedTuple):
       class_names: the name of label 0, 1, …; None where the data don't say: then labels are any integers.
       frame: the columns of `train`'s rows where the data are a table; what is read is then the rows' places in it.
       notes: what was done in reading, in sentences.
+      group_names: of group 0, 1, …, where data sets may be compared by them (tables).
     """
 
     train: Rows
@@ -41,6 +42,7 @@ class Raw(NamedTuple):
     class_names: tuple[str, ...] | None
     frame: Frame | None = None
     notes: tuple[str, ...] = ()
+    group_names: tuple[str, ...] | None = None
 
 
 def codes(*groups: np.ndarray | None) -> list[np.ndarray | None]:

@@ -5,7 +5,7 @@ or of several together (a day: month,day). Which rows count is said by condition
 categories, which one map fitted on the source (`table_map`) turns into float32 rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,11 +92,12 @@ def open_table(data: Data, data_dir: Path, table: TableMap | None, *, labelled: 
     layout = layout_of(data, file, table, labelled=labelled)
     read = pa.Table.from_batches(list(batches(file, layout.needed)))
     whole = {name: _whole(read.column(name)) for name in layout.needed}
-    groups = None
+    groups, group_names = None, None
     if layout.groups:
         # Numbered over all rows: source and target, cut out of one file, know each other's groups.
-        groups = group_codes([whole[name] for name in layout.groups], layout.groups, file)
-    kept = fulfilled(layout.conditions, whole, file)
+        groups, group_names = group_codes([whole[name] for name in layout.groups], layout.groups, file)
+    ordered = {name for name in numbers_asked(layout.conditions) if looks(whole[name])[1] is None}
+    kept = fulfilled(layout.conditions, whole, ordered, file)
     notes = []
     if layout.conditions:
         notes.append(f"{kept.sum()} of {len(kept)} rows of {file.path.name} fulfil {' and '.join(data.where)}.")
@@ -125,7 +126,7 @@ def open_table(data: Data, data_dir: Path, table: TableMap | None, *, labelled: 
         file,
     )
     split = Rows(str(file.path.resolve()), labels, lambda rows: rows, None if groups is None else groups[rows], rows)
-    return Raw(split, None, names, frame, tuple(notes))
+    return Raw(split, None, names, frame, tuple(notes), group_names)
 
 
 def locate(data: Data, data_dir: Path) -> File:
@@ -134,14 +135,23 @@ def locate(data: Data, data_dir: Path) -> File:
     return open_file(kind, path, data_dir)
 
 
-def layout_of(data: Data, file: File, table: TableMap | None, *, labelled: bool = True) -> Layout:
+def layout_of(
+    data: Data, file: File, table: TableMap | None, *, labelled: bool = True, grouped: bool | None = None
+) -> Layout:
     """Which columns are what, from the settings, or from the source's map where there is one.
+
+    Args:
+      data: the settings.
+      file: whose columns they name.
+      table: of the source; none: the settings decide.
+      labelled: whether there is a label.
+      grouped: whether the groups of `data.group_key` are read; none: where there is a label.
 
     Raises:
       ValueError: a column that is not there, or one with two roles.
     """
     conditions = tuple(condition(text) for text in data.where)
-    groups: tuple[str, ...] = (data.group_key,) if data.group_key and labelled else ()
+    groups: tuple[str, ...] = (data.group_key,) if data.group_key and (labelled if grouped is None else grouped) else ()
     if groups and groups[0] not in file.names:
         groups = tuple(part.strip() for part in data.group_key.split(","))
     label = data.label_key if labelled else None
@@ -192,16 +202,29 @@ def condition(text: str) -> Condition:
     )
 
 
-def fulfilled(conditions: Sequence[Condition], whole: dict[str, pa.Array], file: File) -> np.ndarray:
-    """Which rows fulfil all conditions, bool [n]; one whose value is missing does not."""
+def numbers_asked(conditions: Sequence[Condition]) -> tuple[str, ...]:
+    """The columns that are compared with a number, each once: whether they hold numbers alone must be known."""
+    return tuple(dict.fromkeys(column for column, _, value in conditions if np.isfinite(_limit(value))))
+
+
+def fulfilled(
+    conditions: Sequence[Condition], whole: dict[str, pa.Array], ordered: Collection[str], file: File
+) -> np.ndarray:
+    """Which rows fulfil all conditions, bool [n]; one whose value is missing does not.
+
+    Args:
+      conditions: all must hold.
+      whole: the columns, of the file or of a block of it.
+      ordered: of `numbers_asked`, those without a value in the whole file that is no number: they are compared as numbers.
+      file: for errors.
+
+    Raises:
+      ValueError: a condition that a column's values can't be asked.
+    """
     kept = np.ones(len(next(iter(whole.values()))), bool)
     for column, operator, value in conditions:
-        values = whole[column]
-        try:
-            limit = float(value)
-        except ValueError:
-            limit = np.nan
-        if is_number_type(values.type) or (np.isfinite(limit) and looks(values)[1] is None):
+        values, limit = whole[column], _limit(value)
+        if is_number_type(values.type) or column in ordered:
             if not np.isfinite(limit):
                 raise ValueError(f"where: column {column!r} of {file.path} holds numbers, and {value!r} is none")
             found = numbers(values, f"column {column!r} of {file.path}")
@@ -214,6 +237,13 @@ def fulfilled(conditions: Sequence[Condition], whole: dict[str, pa.Array], file:
         same = pc.equal(texts(values), value)
         kept &= pc.fill_null(same if operator == "=" else pc.invert(same), False).to_numpy(zero_copy_only=False)
     return kept
+
+
+def _limit(value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        return np.nan
 
 
 def _compare(found: np.ndarray, operator: str, limit: float) -> np.ndarray:
@@ -233,8 +263,8 @@ def _compare(found: np.ndarray, operator: str, limit: float) -> np.ndarray:
                 return found >= limit
 
 
-def group_codes(parts: Sequence[pa.Array], names: Sequence[str], file: File) -> np.ndarray:
-    """The number of each row's group, from 0, int64 [n]: equal where all parts are."""
+def group_codes(parts: Sequence[pa.Array], names: Sequence[str], file: File) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The number of each row's group, from 0, int64 [n]: equal where all parts are; and the name of each group."""
     codes = np.zeros(len(parts[0]), np.int64)
     for name, part in zip(names, parts, strict=True):
         found = texts(part)
@@ -246,7 +276,9 @@ def group_codes(parts: Sequence[pa.Array], names: Sequence[str], file: File) -> 
         encoded = found.dictionary_encode()
         own = encoded.indices.to_numpy(zero_copy_only=False)
         codes = np.unique(codes * (len(encoded.dictionary) + 1) + own, return_inverse=True)[1]
-    return codes
+    rows = pa.array(np.unique(codes, return_index=True)[1])
+    of_each = zip(*(texts(part.take(rows)).to_pylist() for part in parts), strict=True)
+    return codes, tuple(",".join(found) for found in of_each)
 
 
 def label_codes(values: pa.Array, data: Data, file: File) -> tuple[np.ndarray, tuple[str, ...]]:

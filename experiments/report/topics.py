@@ -123,7 +123,8 @@ def render(topics: Topics, pictures: dict[str, bytes]) -> bytes:
         tag(
             "p",
             f"{topics['test_rows']:,} test rows. Intervals hold both sources of variation: the jackknife {over}, and the "
-            "spread over draws. They are not adjusted for there being many of them.",
+            "spread over draws; each holds by itself. A difference is called better or worse, and is bold, where it is beyond 0 "
+            f"at the level {1 - topics['level']:.2g} after Holm's adjustment over all differences of its table.",
         ),
         tag("p", topics["note"]),
         tag("pre", topics["command"]),
@@ -137,7 +138,7 @@ def auc_table(topics: Topics) -> Html:
 
 
 def difference_table(topics: Topics, field: str, what: str) -> Html:
-    """Paired differences, those beyond their interval marked."""
+    """Paired differences, bold where they are beyond 0 after adjustment."""
     return _table(topics, lambda row: row[field], f"ROC AUC less that of {what}", lambda value: f"{value:+.3f}")
 
 
@@ -147,37 +148,43 @@ def _table(topics: Topics, pick: Any, caption: str, form: Any) -> Html:
     lines = []
     for way in dict.fromkeys(way for way, _ in found):
         if any(found.get((way, count)) for count in counts):
-            lines.append([MEANINGS[way], *(_cell(found.get((way, count)), form) for count in counts)])
+            cells = (found.get((way, count)) for count in counts)
+            lines.append([MEANINGS[way], *(_cell(cell, form, _side(cell, topics["level"])) for cell in cells)])
     head = ["", *(f"{count:,} labels" for count in counts)]
     return table(head, lines, numbers=range(1, len(head)), caption=caption + ", with its interval.")
 
 
-def _cell(interval: dict[str, float] | None, form: Any) -> str:
+def _cell(interval: dict[str, float] | None, form: Any, mark: int = 0) -> str:
     if not interval:
         return "–"
     low, middle, high = (form(interval[name]).replace("-", "−") for name in ("low", "estimate", "high"))
-    return f"{middle} ({low} … {high})"
+    text = f"{middle} ({low} … {high})"
+    return tag("b", text) if mark else text
 
 
 def statements(topics: Topics) -> list[str]:
-    """A sentence a number of labels, no stronger than the intervals."""
+    """A sentence a number of labels, no stronger than the adjusted p-values."""
     lines = []
     for count in sorted({row["labels"] for row in topics["rows"]}):
         rows = [row for row in topics["rows"] if row["labels"] == count]
-        better, worse = ([row for row in rows if row["gain"] and _side(row["gain"]) == side] for side in (1, -1))
-        above, below = ([r for r in rows if r["beside_boosting"] and _side(r["beside_boosting"]) == s] for s in (1, -1))
-        best = max(rows, key=lambda row: row["auc"]["estimate"])
-        line = (
-            f"With {count:,} labelled rows, better than the network from scratch beyond the interval: {_names(better)}"
+        better, worse, above, below = (
+            [row for row in rows if _side(row[field], topics["level"]) == side]
+            for field in ("gain", "beside_boosting")
+            for side in (1, -1)
         )
+        best = max(rows, key=lambda row: row["auc"]["estimate"])
+        line = f"With {count:,} labelled rows, better than the network from scratch, after Holm's adjustment: {_names(better)}"
         line += f"; worse: {_names(worse)}. Better than boosting on the target's rows: {_names(above)}; worse: "
         line += f"{_names(below)}. "
         lines.append(f"{line}The largest AUC, {best['auc']['estimate']:.3f}, is that of: {MEANINGS[best['way']]}.")
     return lines
 
 
-def _side(interval: dict[str, float]) -> int:
-    return (interval["low"] > 0) - (interval["high"] < 0)
+def _side(gain: dict[str, float] | None, level: float) -> int:
+    """1 where a difference is above 0, −1 below, at the level and after adjustment; 0 else, and for what is no difference."""
+    if not gain or gain.get("adjusted", 1.0) > 1 - level:
+        return 0
+    return 1 if gain["estimate"] > 0 else -1
 
 
 def _names(rows: list[dict[str, Any]]) -> str:

@@ -51,6 +51,14 @@ def answer(run: Run) -> str:
     both = f"on {rows} the reused network is right on {chosen}, the same network trained from scratch on {scratch}"
     difference = f"the paired difference is {points(accuracy['paired_difference'])} points"
     interval = f"{level(run)} interval {span(accuracy['interval'], points)}"
+    auc, side = ranked(run), _side(accuracy["interval"])
+    if auc and _side(accuracy["roc_auc"]["interval"]) == -1 and side != -1:
+        told = "although it is right more often" if side == 1 else "though accuracy does not tell the two apart"
+        return (
+            f"No, reuse ranks the rows worse than training from scratch (negative transfer), {told}: {auc}; "
+            f"{both}; {difference} ({interval})."
+        )
+    ranks = f" Reuse ranks the rows better, though: {auc}." if auc and side == 0 else ""
     return {
         "better": f"Yes, reuse helps: {both}; {difference} ({interval}).",
         "worse": f"No, reuse is worse than training from scratch (negative transfer): {both}; {difference} ({interval}).",
@@ -58,17 +66,38 @@ def answer(run: Run) -> str:
         "includes 0, so this run cannot tell the two apart.",
         "unknown": f"Reuse and training from scratch can't be compared: {both}; {difference}, but "
         "its interval could not be computed.",
-    }[verdict(run)]
+    }[verdict(run)] + ranks
+
+
+def ranked(run: Run) -> str:
+    """The difference in ROC AUC, where its interval does not hold 0; else nothing."""
+    auc = run.result["accuracy"].get("roc_auc")
+    if not auc or not _side(auc["interval"]):
+        return ""
+    ends = span(auc["interval"], signed)
+    return f"the paired difference in ROC AUC is {signed(auc['paired_difference'])} ({level(run)} interval {ends})"
 
 
 def verdict(run: Run) -> str:
-    """ "better", "worse" (than from scratch, beyond the interval), "unclear", "unknown" (no interval), "not reused"."""
+    """ "better", "worse" (than from scratch, beyond the interval), "unclear", "unknown" (no interval), "not reused".
+
+    Accuracy decides, but what ranks the rows worse (ROC AUC, of two classes) is worse.
+    """
     if run.result["plan"]["regime"] == "from_scratch":
         return "not reused"
-    low, high = (number(end) for end in run.result["accuracy"]["interval"])
-    if math.isnan(low) or math.isnan(high):
+    accuracy = run.result["accuracy"]
+    side = _side(accuracy["interval"])
+    if side == -1 or (accuracy.get("roc_auc") and _side(accuracy["roc_auc"]["interval"]) == -1):
+        return "worse"
+    if any(math.isnan(number(end)) for end in accuracy["interval"]):
         return "unknown"
-    return "better" if low > 0 else "worse" if high < 0 else "unclear"
+    return "better" if side == 1 else "unclear"
+
+
+def _side(interval: Any) -> int:
+    """-1 where the interval lies below 0, 1 above, 0 where it holds 0 or is not known."""
+    low, high = (number(end) for end in interval)
+    return int(low > 0) - int(high < 0)
 
 
 def network(run: Run) -> str:
@@ -151,6 +180,15 @@ def points(value: float | None) -> str:
     if float(text) == 0:
         text = f"{100 * value:+.2g}" if value else "0.0"
     return text.replace("-", "−")
+
+
+def signed(value: float | None) -> str:
+    """A difference that is no share, with its sign.
+
+    >>> signed(0.0346), signed(-0.05)
+    ('+0.0346', '−0.05')
+    """
+    return "–" if value is None or math.isnan(value) else f"{value:+.3g}".replace("-", "−")
 
 
 def span(interval: Any, text: Any) -> str:

@@ -391,6 +391,31 @@ def test_negative_transfer_is_said_first_and_only_beyond_the_interval(regime, in
     assert (found is False) == (regime != "from_scratch" and interval == [0.01, 0.05])
 
 
+@pytest.mark.parametrize(
+    "accuracy, ranking, verdict, said",
+    [
+        ([-0.01, 0.03], [-0.06, -0.02], "worse", "apart: the paired difference in ROC AUC is −0.04"),
+        ([0.01, 0.03], [-0.06, -0.02], "worse", "although it is right more often"),
+        ([-0.01, 0.03], [0.02, 0.06], "unclear", "ranks the rows better, though: the paired difference in ROC AUC is +0.04"),
+        ([0.01, 0.03], [0.02, 0.06], "better", None),
+        ([-0.01, 0.03], [-0.02, 0.06], "unclear", None),
+        ([-0.03, -0.01], [0.02, 0.06], "worse", None),
+        ([None, None], [-0.02, 0.06], "unknown", None),
+    ],
+)  # fmt: skip
+def test_worse_ranking_is_negative_transfer_too(accuracy, ranking, verdict, said, tmp_path):
+    directory = make_run(tmp_path / "run", regime="finetune_top", rule="patent")
+    result = json.loads((directory / "result.json").read_text())
+    section = {"paired_difference": sum(ranking) / 2, "interval": ranking, "chosen": 0.6, "from_scratch": 0.6}
+    section |= {"chosen_interval": [0.5, 0.7], "from_scratch_interval": [0.5, 0.7]}
+    result["accuracy"] |= {"interval": accuracy, "roc_auc": section}
+    workdir.write_json(directory / "result.json", result)
+    answer, found = page.answer(directory), negative_transfer(result["accuracy"], reused=True)
+    assert words.verdict(read(directory)) == verdict and (found is True) == (verdict == "worse")
+    assert ("negative transfer" in answer) == (verdict == "worse")
+    assert said in answer if said else "ROC AUC" not in answer
+
+
 def test_the_answer_names_a_network_that_was_not_reused(tmp_path):
     by_rule = page.answer(make_run(tmp_path / "a", **VARIANTS["from_scratch"]))
     by_user = page.answer(make_run(tmp_path / "b", **VARIANTS["from_scratch_given"]))

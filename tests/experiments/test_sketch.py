@@ -3,6 +3,7 @@
 import gc
 import json
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -59,13 +60,24 @@ def test_equal_tables_are_not_told_apart(config, tmp_path):
     assert not found.result.reject and 0.3 < float(np.ravel(found.result.bandwidth)[0]) < 5
 
 
-def test_whole_groups_share_a_bin(config):
+def test_whole_groups_share_a_bin(config, tmp_path):
     grouped = Config(
         "grouped",
         *(Data(**{**vars(data), "group_key": "day", "where": ("day<=15",)}) for data in (config.source, config.target)),
         test=TwoSample(permutations=199, bandwidth=2.0),
     )
     assert sketch.measure(grouped, **SMALL).grouped
+    # Without the label column, which a sketch does not need, they do so too.
+    found = tables.columns(1, 300)
+    del found["delay"]
+    bare = replace(grouped.target, name=f"csv:{tables.write(tmp_path / 'bare.csv', found)}")
+    measured = sketch.measure(replace(grouped, target=bare), **SMALL)
+    assert measured.grouped and not measured.note
+    # Groups on one side alone can't be permuted: that is said. A group column that is not there is refused.
+    one = sketch.measure(replace(grouped, target=config.target), **SMALL)
+    assert not one.grouped and "Only one of source and target says which rows belong together" in one.note
+    with pytest.raises(ValueError, match=r"group_key: .* has no column 'week'"):
+        sketch.measure(replace(grouped, target=replace(bare, group_key="week")), **SMALL)
     # By hand: three groups, in blocks that cut them up, are in at most three bins, each whole.
     rows = np.random.default_rng(0).normal(size=(60, 2))
     groups = np.repeat(np.array([7, 8, 9], np.uint64), 20)
@@ -100,6 +112,19 @@ def test_kinds_are_decided_by_the_whole_file(config, tmp_path):
         sketch.measure(bad, **SMALL, block_bytes=2000)
 
 
+def test_a_condition_means_the_same_in_every_block(config, tmp_path):
+    # "01" is 1 as a number and another name than "1" as text; one A, far down, makes the column text everywhere.
+    found = tables.columns(0, 400)
+    found["code"] = ["01", "1"] * 199 + ["A", "A"]
+    path = tables.write(tmp_path / "codes.csv", found)
+    data = Data(**{**vars(config.source), "name": f"csv:{path}", "where": ("code=1",), "drop": ("tail", "day", "code")})
+    whole = sources.load(data, seed=0, data_dir="nowhere")
+    assert len(whole.train_y) + len(whole.test_y) == 199
+    for block_bytes in (1000, 1 << 24):
+        side = sketch.opened(data, tmp_path, None, block_bytes)
+        assert sum(block.frame.rows for block in sketch.blocks(side)) == 199
+
+
 def test_a_column_that_names_rows_is_refused(config, monkeypatch):
     monkeypatch.setattr(sketch, "MOST_VALUES", 100)
     named = Config("named", Data(**{**vars(config.source), "drop": ()}), config.target)
@@ -123,8 +148,8 @@ def test_memory_does_not_grow(config, monkeypatch):
     assert len(most) > 10 and max(most) <= 2
 
 
-def test_the_command(config, tmp_path, capsys):
-    text = f"from experiments.config import Config, Data, Decision, Model, Training, TwoSample\nconfig = {config!r}\n"
+def test_the_command(config, tmp_path, capsys, monkeypatch):
+    text = f"from experiments.config import *\nconfig = {config!r}\n"
     (tmp_path / "c.py").write_text(text)
     arguments = [
         "--config",
@@ -140,5 +165,11 @@ def test_the_command(config, tmp_path, capsys):
     content = json.loads((tmp_path / "run" / "sketch.json").read_text())
     assert content["rows"] == [900, 700] and content["reject"] and content["peak_megabytes"] > 0
     assert "900 source rows against 700 target rows: MMD² = " in capsys.readouterr().out
+    # Another measurement in the same directory is refused before the files are read.
+    monkeypatch.setattr(sketch, "measure", lambda *_, **__: pytest.fail("measured"))
+    with pytest.raises(SystemExit, match=r"bins"):
+        sketch.main([*arguments[:-1], "16"])
+    elsewhere = [str(tmp_path / "other") if a == str(tmp_path / "run") else a for a in arguments]
     with pytest.raises(SystemExit, match="a sketch is of tables"):
-        sketch.main([*arguments, "--target.name", "digits"])
+        sketch.main([*elsewhere, "--target.name", "digits"])
+    assert not (tmp_path / "other").exists()

@@ -52,8 +52,12 @@ def test_the_main_job_on_a_table(config, run):
 
 def test_predict_repeats_what_the_run_reported(run, tmp_path, capsys):
     predict.main([str(run / "model"), "target", "--out", str(tmp_path / "p.csv")])
-    reported = json.loads((run / "result.json").read_text())["accuracy"]["chosen"]
-    assert float(capsys.readouterr().out.split("accuracy ")[1].split()[0]) == pytest.approx(reported, abs=1e-5)
+    reported = json.loads((run / "result.json").read_text())["accuracy"]
+    said = capsys.readouterr().out
+    assert float(said.split("accuracy ")[1].split()[0]) == pytest.approx(reported["chosen"], abs=1e-5)
+    # Over whole days, as the run's.
+    low, high = reported["chosen_interval"]
+    assert f"95% interval {low:.3f} … {high:.3f}" in said
 
 
 def test_a_map_comes_with_the_weights(config, run):
@@ -119,23 +123,61 @@ def test_over_draws_holds_both_sources_of_variation():
         auc = 0.7 + 0.02 * random.normal()
         without = auc - 0.3 * (of_group - of_group.mean()) / k
         rows.append({"draw": draw, "auc": auc, "without": without.tolist()})
-    found = topics.over_draws(rows)
+    found, pvalue = topics.over_draws(rows)
     aucs = np.array([row["auc"] for row in rows])
     expected = (k - 1) / k * (0.3 / k) ** 2 * ((of_group - of_group.mean()) ** 2).sum() + aucs.var(ddof=1) / draws
     half = (found.high - found.low) / 2
     assert 1.96 < half / np.sqrt(expected) < 2.6  # a t of 5 to many degrees of freedom
-    assert topics.over_draws(rows, rows).low == topics.over_draws(rows, rows).high == 0  # the same, pair by pair
+    assert pvalue < 1e-4  # 0.7 is many such errors away from 0
+    # p is .05 exactly where the interval ends at 0.
+    shifted = [
+        {**row, "auc": row["auc"] - found.low, "without": np.subtract(row["without"], found.low)} for row in rows
+    ]
+    assert topics.over_draws(shifted)[1] == pytest.approx(0.05, rel=1e-6)
+    # The same pair by pair, or every pair of rows in order: no certainty, but what so many groups can show.
+    same, pvalue = topics.over_draws(rows, rows)
+    assert same.estimate == 0 and same.high == -same.low == pytest.approx(1 - 0.025 ** (1 / k)) and pvalue == 1
+    perfect = [{"draw": draw, "auc": 1.0, "without": [1.0] * 9, "least": 6} for draw in range(2)]
+    assert topics.over_draws(perfect)[0].low == pytest.approx(0.025 ** (1 / 6))
 
 
-def test_sentences_are_no_stronger_than_intervals():
-    def row(way, low, high):
-        interval = {"estimate": (low + high) / 2, "low": low, "high": high}
-        return {"way": way, "labels": 200, "auc": interval, "gain": interval, "beside_boosting": interval}
+def test_differences_are_adjusted_for_being_many():
+    def row(pvalue):
+        gain = None if pvalue is None else topics.Gain(0.1, 0.01, 0.2, pvalue, pvalue)
+        return topics.Row("boosting", 10, None, gain, None, (), 0.0)
 
-    rows = [row("head kept", 0.01, 0.05), row("chosen", -0.01, 0.05), row("linear_probe", -0.05, -0.01)]
-    [line] = report.statements({"rows": rows})
-    assert "beyond the interval: fine-tuned, head kept; worse: linear probe (new head)." in line
+    found = topics.adjust([row(0.01), row(None), row(0.04), row(0.03)], "gain")
+    assert [r.gain and round(r.gain.adjusted, 6) for r in found] == [0.03, None, 0.06, 0.06]
+    assert [r.gain and r.gain.pvalue for r in found] == [0.01, None, 0.04, 0.03]
+    assert topics.adjust(found, "beside_boosting") == found
+
+
+def test_sentences_are_no_stronger_than_adjusted_pvalues():
+    def row(way, estimate, adjusted):
+        gain = {
+            "estimate": estimate,
+            "low": estimate - 0.01,
+            "high": estimate + 0.01,
+            "pvalue": 0.01,
+            "adjusted": adjusted,
+        }
+        return {"way": way, "labels": 200, "auc": gain, "gain": gain, "beside_boosting": gain}
+
+    rows = [row("head kept", 0.03, 0.04), row("chosen", 0.02, 0.06), row("linear_probe", -0.03, 0.05)]
+    [line] = report.statements({"rows": rows, "level": 0.95})
+    assert "adjustment: fine-tuned, head kept; worse: linear probe (new head)." in line
     assert "than boosting on the target's rows: fine-tuned, head kept; worse: linear probe (new head)." in line
+    marked = str(report.difference_table({"rows": rows, "level": 0.95}, "gain", "x"))
+    assert marked.count("<b>") == 2 and "<b>+0.020" not in marked
+
+
+def test_more_categories_than_boosting_takes_are_refused(config, tmp_path):
+    found = {name: values + values for name, values in tables.columns(0, 700).items()}  # each tail twice
+    path = tables.write(tmp_path / "many.csv", found)
+    many = replace(config.source, name=f"csv:{path}", drop=("origin",), max_categories=255, test_fraction=0.2)
+    with pytest.raises(ValueError, match="column 'tail' has 255 categories and “other”; boosting takes 255 in all"):
+        topics.run(replace(config, source=many), tmp_path / "run", labels=[40], draws=2)
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_planted_rule_is_found_at_all(config):

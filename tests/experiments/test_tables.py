@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from experiments import predict, sources, workdir
-from experiments.config import Data
+from experiments import phases, predict, sources, workdir
+from experiments.config import Config, Data
 from experiments.datasets import table_map
 from experiments.datasets.table import condition
 from experiments.datasets.table_map import Category, Frame, Number, TableMap
@@ -78,6 +78,42 @@ def test_parquet_zip_and_gzip_read_the_same(csv, tmp_path):
             np.testing.assert_array_equal(getattr(other, field), getattr(one, field))
 
 
+def test_nan_is_missing_in_parquet_as_null_is(tmp_path):
+    # A float column may hold NaN where another writer says null; neither is a class, a group or a category.
+    found = tables.columns(0, 200)
+    floats = {
+        name: np.array([float(v or "nan") for v in found[name]]) for name in ("delay", "distance", "seats", "day")
+    }
+    floats["delay"][:30] = np.nan
+    path = tmp_path / "t.parquet"
+    pyarrow.parquet.write_table(pa.table(floats), path)
+    for fields in ({}, {"label_above": None}):
+        data = load(path, kind="parquet", drop=(), categorical=("seats",), numeric=("distance",), **fields)
+        assert sorted([*data.train_rows, *data.test_rows]) == list(range(30, 200))
+        assert "30 rows of t.parquet without delay" in data.note and "nan" not in data.class_names
+        [seats] = data.table.categories
+        assert "nan" not in seats.values and None in seats.values
+    floats["day"][50] = np.nan
+    pyarrow.parquet.write_table(pa.table(floats), path)
+    assert "1 rows of" in refusal(path, kind="parquet", drop=(), group_key="day")
+
+
+@pytest.mark.parametrize("kind", [pa.large_string(), pa.dictionary(pa.int32(), pa.large_string())])
+def test_text_is_read_the_same_however_it_is_stored(csv, tmp_path, kind):
+    found = tables.columns(0, 600)
+    found["carrier"] = [f" {value} " for value in found["carrier"]]
+    columns = {name: pa.array(values) for name, values in found.items()}
+    for name in ("carrier", "seats", "delay"):  # names, numbers with gaps, the label
+        decoded = kind.value_type if pa.types.is_dictionary(kind) else kind
+        columns[name] = columns[name].cast(decoded)
+        columns[name] = columns[name].dictionary_encode() if decoded is not kind else columns[name]
+    pyarrow.parquet.write_table(pa.table(columns), tmp_path / "t.parquet")
+    one, other = load(csv), load(tmp_path / "t.parquet", kind="parquet")
+    assert other.table == one.table
+    np.testing.assert_array_equal(other.train_x, one.train_x)
+    np.testing.assert_array_equal(other.train_y, one.train_y)
+
+
 def test_one_map_for_source_and_target(csv, tmp_path):
     found = tables.columns(1, 300, shift=600, carriers=("AA", "ZZ"))
     found["distance"][7] = ""
@@ -104,6 +140,22 @@ def test_rows_of_one_file_know_each_other(csv):
     # The same days are held out at both, so that no day is in the source's test rows and in the target's training rows.
     assert {*newark.test_groups.tolist()} == {*kennedy.test_groups.tolist()}
     assert not {*newark.test_groups.tolist()} & {*kennedy.train_groups.tolist()}
+
+
+def test_groups_that_two_files_hold_out_differently_are_said(csv, tmp_path, capsys):
+    # One day is missing in the second file, so the numbers of its days, and what is held out, are others.
+    found = tables.columns(1, 600)
+    kept = [i for i, day in enumerate(found["day"]) if day != "7"]
+    other = tables.write(tmp_path / "b.csv", {name: [v[i] for i in kept] for name, v in found.items()})
+    source = Data(f"csv:{csv}", **KEYS, group_key="day", test_fraction=0.5)
+    data = phases.load(Config("two", source, replace(source, name=f"csv:{other}")))
+    days, names = tables.columns(0, 600)["day"], {name: [v[i] for i in kept] for name, v in found.items()}["day"]
+    met = {days[i] for i in data.source.train_rows} & {names[i] for i in data.target.test_rows}
+    assert met and f"warning: {len(met)} groups (day) that the target is tested on" in capsys.readouterr().err
+    assert f"{len(met)} groups (day)" in data.note
+    # Of one file the same days are held out.
+    phases.load(Config("one", replace(source, where=("origin=EWR",)), replace(source, where=("origin=JFK",))))
+    assert "groups (day)" not in capsys.readouterr().err
 
 
 def test_several_columns_name_a_group(csv):
