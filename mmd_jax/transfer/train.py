@@ -104,11 +104,12 @@ def classification_loss(network: Network, train: Sequence[str], *, start: int = 
         variables: Variables, batch: tuple[Array, Array | Mixed], key: Array
     ) -> tuple[Array, tuple[Variables, dict[str, Array]]]:
         x, labels = batch
-        y, other, share = labels if isinstance(labels, Mixed) else (labels, None, None)
+        y = labels.y if isinstance(labels, Mixed) else labels
         logits, model_state = forward(network, variables, x, start=start, dtype=dtype, train=tuple(train), key=key)
         value = optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
-        if other is not None:
-            value = share * value + (1 - share) * optax.softmax_cross_entropy_with_integer_labels(logits, other).mean()
+        if isinstance(labels, Mixed):
+            other = optax.softmax_cross_entropy_with_integer_labels(logits, labels.other).mean()
+            value = labels.share * value + (1 - labels.share) * other
         return value, (model_state, {"accuracy": (logits.argmax(-1) == y).mean(dtype=jnp.float32)})
 
     return loss
