@@ -259,7 +259,7 @@ def choices_table(study: Study) -> Html:
             choice["assumed"],
             short(choice["way"]),
             short(choice["best"]),
-            points(choice["cost"]),
+            "none" if choice["way"] == choice["best"] else points(choice["cost"]),
         )
         for choice in study["choices"]
     ]
