@@ -3,8 +3,6 @@
 from mmd_jax.models.cnn8 import cnn8
 from mmd_jax.models.layered import Network, from_layers, preprocessed
 from mmd_jax.models.mlp import mlp
-from mmd_jax.models.sentences import sentence_network
-from mmd_jax.models.skipgram import skip_gram
 from mmd_jax.models.whole import from_functions, from_linen
 from mmd_jax.transfer.augment import Augmentation, augment
 from mmd_jax.transfer.decision import decide, similarity, similarity_of_verdict, stages_of
@@ -18,7 +16,6 @@ from mmd_jax.transfer.freezing import (
     stop_frozen,
 )
 from mmd_jax.transfer.inference import log_probabilities
-from mmd_jax.transfer.negative_sampling import SKIP_GRAM, negative_sampling, with_noise
 from mmd_jax.transfer.objectives import CLASSIFICATION
 from mmd_jax.transfer.prefix import with_caching
 from mmd_jax.transfer.profile import layer_features, mmd_profile
@@ -37,7 +34,6 @@ from mmd_jax.types import Objective, Plan, Rows, Similarity, Stage, TwoSampleRes
 
 __all__ = [
     "CLASSIFICATION",
-    "SKIP_GRAM",
     "Augmentation",
     "Network",
     "Objective",
@@ -68,13 +64,10 @@ __all__ = [
     "mmd2_unbiased",
     "mmd_biased",
     "mmd_profile",
-    "negative_sampling",
     "permutation_test",
     "preprocessed",
-    "sentence_network",
     "similarity",
     "similarity_of_verdict",
-    "skip_gram",
     "stage_labels",
     "staged_optimizer",
     "stages_of",
@@ -84,5 +77,4 @@ __all__ = [
     "verdict",
     "wild_bootstrap_test",
     "with_caching",
-    "with_noise",
 ]
