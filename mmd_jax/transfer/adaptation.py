@@ -80,8 +80,8 @@ def paired(source: Rows, target: np.ndarray, random: np.random.Generator) -> Row
 
     Example:
       >>> rows = paired(Rows(np.zeros((3, 5)), np.arange(3)), np.ones((2, 5)), np.random.default_rng(0))
-      >>> rows.x.shape, rows.x[:, 0].sum(), rows.x[:, 1].sum(), rows.y.tolist()
-      ((3, 2, 5), 0.0, 15.0, [0, 1, 2])
+      >>> rows.x.shape, rows.x.sum((0, 2)).tolist(), rows.y.tolist()
+      ((3, 2, 5), [0.0, 15.0], [0, 1, 2])
     """
     if not len(target):
         raise ValueError("there are no target rows to pair the source rows with; expected at least one")

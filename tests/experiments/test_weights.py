@@ -156,7 +156,7 @@ def test_functions_of_a_linen_module_are_looked_into(key):
         (mlp(2), ("fc9",), "has its own: fc1, fc2; leave model.layers empty"),
         (Net(), ("nowhere",), "'nowhere'; there are into, out"),
         (Net, (), "returned type, expected"),
-        (None, (), "returned NoneType, expected a Network, a flax.linen Module, or a tuple"),
+        (None, (), "returned NoneType, expected a Network, a flax.linen or flax.nnx Module, or a tuple"),
     ],
 )
 def test_what_a_factory_may_not_return(made, layers, message):
