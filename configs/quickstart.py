@@ -2,8 +2,8 @@
 
     python -m experiments.transfer --config configs/quickstart.py
 
-Seen with seed 0: MMD² on the inputs .039, p = .001: different; the first two of eight layers frozen, images augmented. 88.8 %
-against 94.2 % from scratch (augmented likewise) on 224 test images: −5.4 points (95 % interval −10.1 … −1.2), so reuse is worse.
+Seen with seed 0 on two cores: 1 min 10 s. MMD² on the inputs .039, p = .001: different; the first two of eight layers frozen, images augmented. 88.8 %
+against 97.3 % from scratch (augmented likewise) on 224 test images: −8.5 points (95 % interval −13.1 … −4.8), so reuse is worse.
 """
 
 from experiments.config import Config, Data, Training
