@@ -2,7 +2,8 @@
 
     python -m experiments.transfer --config configs/quickstart.py
 
-Seen with seed 0 on two cores: 1 min 10 s. MMD² on the inputs .039, p = .001: different; the first two of eight layers frozen, images augmented. 88.8 %
+Seen with seed 0 on two cores: 1 min 10 s. MMD² on the inputs .039, p = .001: different; the first two of eight layers frozen,
+images augmented. 88.8 %
 against 97.3 % from scratch (augmented likewise) on 224 test images: −8.5 points (95 % interval −13.1 … −4.8), so reuse is worse.
 """
 
