@@ -317,22 +317,28 @@ def decide(
         reason = f"The user chose the regime {settings.regime}."
         plan = given_plan(config, network, settings.regime, reason, augment=bool(settings.augment))
     else:
-        plan = decision.decide(
-            settings.rule,
-            similarity,
-            network,
-            num_rows=len(target.train_y),
-            num_classes=len(target.class_names),
-            small=settings.small,
-            large=settings.large,
-            small_per_class=settings.small_per_class,
-            pretrained_rate=settings.pretrained_rate,
-            num_frozen=settings.num_frozen,
-            frozen=settings.frozen,
-            layer_decay=settings.layer_decay,
-            augment=settings.augment,
-        )
+        plan = plan_by_rule(config, settings.rule, network, similarity, target)
     return similarity, cached(config, network, plan, target)
+
+
+def plan_by_rule(config: Config, rule: str, network: Network, similarity: Similarity, target: sources.Dataset) -> Plan:
+    """What a rule makes of what is known, with the config's thresholds and overrides."""
+    settings = config.decision
+    return decision.decide(
+        rule,
+        similarity,
+        network,
+        num_rows=len(target.train_y),
+        num_classes=len(target.class_names),
+        small=settings.small,
+        large=settings.large,
+        small_per_class=settings.small_per_class,
+        pretrained_rate=settings.pretrained_rate,
+        num_frozen=settings.num_frozen,
+        frozen=settings.frozen,
+        layer_decay=settings.layer_decay,
+        augment=settings.augment,
+    )
 
 
 def given_plan(config: Config, network: Network, regime: str, reason: str, *, augment: bool = False) -> Plan:

@@ -20,7 +20,7 @@ from experiments import cells, phases, workdir
 from experiments.cells import Cell
 from experiments.config import Training
 from experiments.errors import reported
-from experiments.fits import adapt, digest
+from experiments.fits import digest
 from experiments.phases import Loaded, Networks
 from experiments.report import strategies as report
 from experiments.strategy.settings import NOT_THE_STUDY, Strategies, load, training_of
@@ -83,7 +83,7 @@ def run(study: Strategies, directory: Path, command: str = "") -> None:
 
 def plans_of(study: Strategies, nets: Networks, data: Loaded) -> tuple[dict[str, Plan], list[Choice]]:
     """{way: its plan}: the strategies, from-scratch, and what else a rule would choose; and who would choose what."""
-    network, target, settings = nets.target, data.target, study.run.decision
+    network, settings = nets.target, study.run.decision
     top = min(round(study.frozen_share * network.num_base), network.num_base - 1)
     augment = bool(settings.augment)
     plans: dict[str, Plan] = {}
@@ -93,19 +93,7 @@ def plans_of(study: Strategies, nets: Networks, data: Loaded) -> tuple[dict[str,
         plans[way_of(plan)] = plan
     choices = []
     for rule, assumed in itertools.product(decision.RULES, ASSUMPTIONS):
-        plan = decision.decide(
-            rule,
-            Similarity(assumed, "Assumed."),
-            network,
-            num_rows=len(target.train_y),
-            num_classes=len(target.class_names),
-            small=settings.small,
-            large=settings.large,
-            small_per_class=settings.small_per_class,
-            pretrained_rate=settings.pretrained_rate,
-            layer_decay=settings.layer_decay,
-            augment=settings.augment,
-        )
+        plan = phases.plan_by_rule(study.run, rule, network, Similarity(assumed, "Assumed."), data.target)
         same = next((way for way, known in plans.items() if known.stages == plan.stages), way_of(plan))
         plans.setdefault(same, plan)
         choices.append(Choice(rule, assumed, same))
@@ -144,22 +132,10 @@ def rate(
     config = replace(study.run, train=training)
     plan = phases.cached(config, nets.target, plan, data.target)
     directory.mkdir(parents=True, exist_ok=True)
-    key, variables = phases.make_keys(config.seed).adapt, nets.restored
+    key = phases.make_keys(config.seed).adapt
+    variables = {} if plan.regime == "from_scratch" else nets.restored
     assert variables is not None
-    if plan.regime == "from_scratch":
-        variables = {}
-    arm = adapt(
-        directory,
-        plan.regime,
-        key,
-        nets.target,
-        variables,
-        plan,
-        *phases.split(data.target, config.train, config.seed),
-        config.train,
-        checkpoint_seconds=config.checkpoint_seconds,
-        keep_for=phases.kept_features(config),
-    )
+    arm = phases.reuse(config, directory, key, nets, variables, plan, data)
     found = phases.test_log_probabilities(config, nets.target, arm, data.target, plan.regime)
     return {
         "predicted": found.argmax(-1).tolist(),
