@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import cells, phases, workdir
+from experiments.candidates import name_of
 from experiments.cells import Cell
 from experiments.config import Training
 from experiments.errors import reported
@@ -90,21 +91,14 @@ def plans_of(study: Strategies, nets: Networks, data: Loaded) -> tuple[dict[str,
     for regime in ("linear_probe", "finetune_top", "finetune_all", "from_scratch"):
         config = replace(study.run, decision=replace(settings, num_frozen=top))
         plan = phases.given_plan(config, network, regime, "A strategy.", augment=augment and regime != "linear_probe")
-        plans[way_of(plan)] = plan
+        plans[name_of(plan)] = plan
     choices = []
     for rule, assumed in itertools.product(decision.RULES, ASSUMPTIONS):
         plan = phases.plan_by_rule(study.run, rule, network, Similarity(assumed, "Assumed."), data.target)
-        same = next((way for way, known in plans.items() if known.stages == plan.stages), way_of(plan))
+        same = next((way for way, known in plans.items() if known.stages == plan.stages), name_of(plan))
         plans.setdefault(same, plan)
         choices.append(Choice(rule, assumed, same))
     return plans, choices
-
-
-def way_of(plan: Plan) -> str:
-    """The plan in few words, which name its cell."""
-    frozen, augmented = len(plan.stages[0].frozen), any(stage.augment for stage in plan.stages)
-    name = f"{plan.regime} {frozen} frozen" if plan.regime == "finetune_top" else plan.regime
-    return f"{name} augmented" if augmented else name
 
 
 def cell_of(study: Strategies, labels: int, way: str, plan: Plan, content: str) -> Cell:
