@@ -26,7 +26,8 @@ class Data:
 
     name: str = "digits"
     """digits | mnist | fashion_mnist | cifar10 | tfds:NAME[/config][:version] | folder:PATH | npz:PATH | csv:PATH | parquet:PATH
-    A relative PATH of a table is looked for in `data_dir` too."""
+    | sentences:NAME (movie, amazon, tweets, nyt or a file, as mean GloVe vectors). A relative PATH of a table is looked for in
+    `data_dir` too."""
     classes: tuple[str, ...] = ()
     """Names or indices of the classes to keep, renumbered from 0 in this order; empty: all."""
     part: tuple[int, int] | None = None

@@ -1,5 +1,6 @@
 """From a config's model section to networks with their preprocessing, and back from a model/ folder."""
 
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -101,7 +102,19 @@ def _parts(x: Array, categories: Sequence[int]) -> tuple[Array, list[Array]]:
 
 
 def build(model: Model, num_classes: int, example: np.ndarray) -> Network:
-    """The network of a config, on raw rows like `example` [batch, ...]; its preprocessing is the network's first act."""
+    """The network of a config, on raw rows like `example` [batch, ...]; its preprocessing is the network's first act.
+
+    Equal settings give the very same network, so that what was compiled for it is not compiled again. The user's own code is
+    called each time.
+    """
+    row = example.shape[1:], example.dtype.str
+    if model.factory:
+        return _build(model, num_classes, *row)
+    return _built(replace(model, weights=""), num_classes, *row)
+
+
+def _build(model: Model, num_classes: int, shape: tuple[int, ...], dtype: str) -> Network:
+    example = np.zeros((1, *shape), dtype)
     preprocess = preprocessing(model, image=example.dtype == np.uint8)
     inputs = jax.eval_shape(preprocess, example)
     if model.factory:
@@ -126,6 +139,9 @@ def build(model: Model, num_classes: int, example: np.ndarray) -> Network:
             f"the network's output for one row has shape {output.shape[1:]}; expected ({num_classes},), a logit for each class"
         )
     return network
+
+
+_built = functools.lru_cache(maxsize=64)(_build)
 
 
 def table_of(model: Model) -> TableMap | None:

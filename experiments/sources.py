@@ -20,6 +20,9 @@ from experiments.datasets.select import check_rows, of_each_class, part_of, spli
 from experiments.datasets.stock import STOCK
 from experiments.datasets.table import is_table, open_table
 from experiments.datasets.table_map import TableMap, apply, fit, take, tally, unknown
+from experiments.text.glove import read_glove
+from experiments.text.sentences import read_rated
+from experiments.text.tokens import tokens
 
 
 class Dataset(NamedTuple):
@@ -181,8 +184,26 @@ def _open(data: config.Data, data_dir: Path, table: TableMap | None) -> Raw:
         return open_folder(path, **splits, size=data.size, cache_dir=data_dir / "cache")
     if kind == "npz" and rest:
         return open_npz(Path(rest).expanduser(), data.group_key)
-    known = ["digits", *STOCK, "tfds:NAME[/config][:version]", "folder:PATH", "npz:PATH", "csv:PATH", "parquet:PATH"]
+    if kind == "sentences" and rest:
+        return _open_sentences(rest, data_dir)
+    places = ("tfds:NAME[/config][:version]", "folder:PATH", "npz:PATH", "csv:PATH", "parquet:PATH", "sentences:NAME")
+    known = ["digits", *STOCK, *places]
     raise ValueError(f"there is no data set {data.name!r}; there are {', '.join(known)}")
+
+
+def _open_sentences(name: str, data_dir: Path) -> Raw:
+    """Rated sentences as rows: the mean of the GloVe vectors of a sentence's words, 0 where GloVe knows none of them."""
+    rated = read_rated(name, data_dir)
+    labelled = np.flatnonzero(rated.labels >= 0)
+    sentences = [tokens(rated.texts[i]) for i in labelled]
+    words = tuple(sorted({word for sentence in sentences for word in sentence}))
+    vectors, known = read_glove(data_dir, words)
+    number = {word: i for i, word in enumerate(words) if known[i]}
+    found = [[number[word] for word in sentence if word in number] for sentence in sentences]
+    means = np.stack([vectors[rows].mean(0) if rows else np.zeros(vectors.shape[1], np.float32) for rows in found])
+    groups = None if rated.documents is None else rated.documents[labelled]
+    rows = Rows(f"sentences:{name}", rated.labels[labelled], lambda wanted: means[wanted], groups, labelled)
+    return Raw(rows, None, rated.classes, notes=(f"Sentences of {name} as the mean GloVe vector of their words.",))
 
 
 def _labels(raw: Raw, name: str) -> tuple[list[np.ndarray], tuple[str, ...]]:
