@@ -1,5 +1,7 @@
 """The ways to reuse a network that are compared side by side: each regime at each depth and rate, as a named plan."""
 
+from collections.abc import Mapping
+
 from experiments.config import Decision
 from mmd_jax.models.layered import Network
 from mmd_jax.transfer.decision import stages_of
@@ -41,6 +43,38 @@ def candidates(network: Network, settings: Decision, *, augment: bool) -> dict[s
         plans += [plan("finetune_all", augmented=True), plan("finetune_all", rate=FULL_RATE, augmented=True)]
         plans += [plan("from_scratch", augmented=True)]
     return {name_of(one): one for one in plans}
+
+
+def roles(network: Network, settings: Decision, plans: Mapping[str, Plan]) -> dict[str, str]:
+    """{a way that any network has: its name among `plans`}: depths as shares of the base, "finetune_top 0.4".
+
+    Where two shares freeze the same layers, or a network is not augmented, several roles are one plan.
+    """
+
+    def found(regime: str, share: float = 0.0, rate: float = settings.pretrained_rate, augmented: bool = False) -> str:
+        most = network.num_base if share == 1 else max(network.num_base - 1, 0)
+        depth = min(round(share * network.num_base), most)
+        for augment in (augmented, False):
+            stages = stages_of(
+                regime,
+                network.layers,
+                num_frozen=depth,
+                pretrained_rate=rate,
+                layer_decay=settings.layer_decay,
+                augment=augment,
+            )
+            if same := [name for name, plan in plans.items() if plan.stages == stages]:
+                return same[0]
+        raise ValueError(f"no plan freezes {depth} layers for {regime}; there are {', '.join(plans)}")
+
+    there = {f"finetune_top {share:g}": found("finetune_top", share) for share in SHARES}
+    there |= {regime: found(regime) for regime in ("linear_probe", "lp_ft", "finetune_all", "from_scratch")}
+    there["finetune_all full rate"] = found("finetune_all", rate=FULL_RATE)
+    there[f"finetune_top {SHARES[0]:g} augmented"] = found("finetune_top", SHARES[0], augmented=True)
+    there["finetune_all augmented"] = found("finetune_all", augmented=True)
+    there["finetune_all full rate augmented"] = found("finetune_all", rate=FULL_RATE, augmented=True)
+    there["from_scratch augmented"] = found("from_scratch", augmented=True)
+    return there
 
 
 def name_of(plan: Plan) -> str:

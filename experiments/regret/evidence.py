@@ -6,9 +6,10 @@ from typing import Any
 import jax
 
 from experiments import phases
+from experiments.candidates import roles
 from experiments.measure import deciding_test, measure
 from experiments.regret.outcomes import Setting
-from experiments.signals import signals
+from experiments.signals import OF_LAYERS, deepest, signals
 from experiments.verdicts import judge
 from mmd_jax.transfer import decision
 from mmd_jax.types import Rows, Similarity
@@ -21,7 +22,8 @@ def evidence(setting: Setting) -> dict[str, Any]:
 
     Returns:
       {"distances": {representation: MMD²}, "pvalues": {representation: p}, "similarity": {"pvalue": kind, "verdict": kind},
-      "signals": of `experiments.signals.signals`, "choices": {rule and what it was asked with: name of a way}}
+      "signals": of `experiments.signals.signals`, "deepest": {score: the way that freezes up to where it is highest}, "roles": of
+      `experiments.candidates.roles`, "choices": {rule and what it was asked with: name of a way}}
     """
     config, data, nets = setting.config, setting.data, setting.nets
     target, keys = data.target, phases.make_keys(config.seed)
@@ -43,10 +45,16 @@ def evidence(setting: Setting) -> dict[str, Any]:
     rows, classes = Rows(target.train_x, target.train_y), len(target.class_names)
     said = signals(jax.random.fold_in(keys.measure, 1), nets.source, setting.variables, rows, num_classes=classes)
     return {
+        "num_classes": classes,
         "distances": distances,
         "pvalues": pvalues,
         "similarity": {name: known.kind for name, known in similar.items()},
         "signals": said,
+        "deepest": {
+            score: deepest({place: of[score] for place, of in said.items() if score in of}, nets.source)
+            for score in OF_LAYERS
+        },
+        "roles": roles(nets.target, config.decision, setting.plans),
         "choices": {
             f"{rule}, {name}": way_of(setting, rule, known)
             for rule in ("patent", "quadrant")

@@ -1,0 +1,195 @@
+"""Cases → what every policy's choices cost, what predicts the gain of reuse, and the rule that the evidence supports."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from scipy.stats import rankdata
+
+from experiments.regret.policies import FIXED, Case, Split, best_fixed, best_split, left_out
+from mmd_jax.intervals import t_interval
+
+AUDIT, VALIDATION, ORACLE = "audit", "all, then the lowest validation loss", "oracle"
+
+
+def summarise(cases: Sequence[Case]) -> dict[str, Any]:
+    """All that the report shows.
+
+    Returns:
+      {"cells", "pairs", "sizes", "seeds", "policies": [of `cost_of`], "predicts": [of `predictions`], "evidence": of `evidence`}
+    """
+    signals = [name for name in cases[0].known if any(np.isfinite(case.known[name]) for case in cases)]
+    chosen = chosen_by(cases, signals)
+    costs = [
+        cost_of(cases, name, kind, ways, [_steps(case, name, way) for case, way in zip(cases, ways)])
+        for (kind, name), ways in chosen.items()
+    ]
+    return {
+        "cells": len(cases),
+        "pairs": sorted({case.pair for case in cases}),
+        "sizes": sorted({case.size for case in cases}),
+        "seeds": sorted({case.seed for case in cases}),
+        "policies": sorted(costs, key=lambda cost: cost["mean"]),
+        "by_size": {size: _by_size(cases, chosen, size) for size in sorted({case.size for case in cases})},
+        "predicts": [predictions(cases, name) for name in signals if name not in ("rows", "rows a class")],
+        "evidence": evidence(cases, signals),
+    }
+
+
+def chosen_by(cases: Sequence[Case], signals: Sequence[str]) -> dict[tuple[str, str], list[str]]:
+    """{(kind, policy): the way it takes in each case}. Splits on a signal are learned on the cases of all other pairs."""
+    found = {("fixed", role): [case.roles[role] for case in cases] for role in FIXED}
+    for name in cases[0].choices:
+        kind = "search" if name == AUDIT else "layer score" if name.startswith("deepest") else "rule"
+        found[kind, name] = [case.choices[name] for case in cases]
+    for name in signals:
+        found["split", name] = _taken(cases, partial(best_split, signal=name))
+    found["search", VALIDATION] = [min(case.valid_loss, key=case.valid_loss.__getitem__) for case in cases]
+    found["search", ORACLE] = [max(case.accuracy, key=case.accuracy.__getitem__) for case in cases]
+    return found
+
+
+def _taken(cases: Sequence[Case], learn: Callable[[Sequence[Case]], Split]) -> list[str]:
+    rules = {name: learn([case for case in cases if case.pair != name]) for name in {case.pair for case in cases}}
+    return [case.roles[rules[case.pair](case)] for case in cases]
+
+
+def _steps(case: Case, name: str, way: str) -> int:
+    """Training steps on the target: those of the way that is taken, or of all that were tried."""
+    if name == AUDIT:
+        return case.audit[1]
+    return sum(case.steps.values()) if name == VALIDATION else case.steps[way]
+
+
+def over_pairs(cases: Sequence[Case], values: Sequence[float]) -> dict[str, Any]:
+    """Mean over pairs of the pairs' means, with a t-interval over pairs: cells of a pair are not independent."""
+    names = sorted({case.pair for case in cases})
+    means = [float(np.mean([v for case, v in zip(cases, values) if case.pair == name])) for name in names]
+    if len(means) < 2:
+        return {"mean": means[0], "low": None, "high": None, "pairs": dict(zip(names, means))}
+    interval = t_interval(means)
+    return {"mean": interval.estimate, "low": interval.low, "high": interval.high, "pairs": dict(zip(names, means))}
+
+
+def cost_of(cases: Sequence[Case], name: str, kind: str, ways: Sequence[str], steps: Sequence[int]) -> dict[str, Any]:
+    """What a policy's choices give away: {"policy", "kind", "mean", "low", "high", "pairs", "worst", "worst_cell", "steps"}."""
+    regrets = [case.regret(way) for case, way in zip(cases, ways, strict=True)]
+    worst = int(np.argmax(regrets))
+    return {
+        "policy": name,
+        "kind": kind,
+        **over_pairs(cases, regrets),
+        "worst": regrets[worst],
+        "worst_cell": [cases[worst].pair, cases[worst].size, cases[worst].seed],
+        "steps": over_pairs(cases, steps)["mean"],
+    }
+
+
+def _by_size(cases: Sequence[Case], chosen: dict[tuple[str, str], list[str]], size: int) -> dict[str, float]:
+    here = [i for i, case in enumerate(cases) if case.size == size]
+    some = [cases[i] for i in here]
+    return {
+        name: over_pairs(some, [cases[i].regret(ways[i]) for i in here])["mean"] for (_, name), ways in chosen.items()
+    }
+
+
+def gain_of(case: Case) -> float:
+    """What reuse adds on test rows: its way with the lowest validation loss against from-scratch with the lowest."""
+    scratch = [way for way in case.accuracy if way.startswith("from_scratch")]
+    reused = [way for way in case.accuracy if way not in scratch]
+    best = [min(ways, key=case.valid_loss.__getitem__) for ways in (reused, scratch)]
+    return case.accuracy[best[0]] - case.accuracy[best[1]]
+
+
+def predictions(cases: Sequence[Case], signal: str) -> dict[str, Any]:
+    """How well a signal orders pairs by the gain of reuse: Spearman's correlation over pairs at each size and seed, averaged.
+
+    The interval is of a jackknife that leaves out a pair at a time, with t quantiles: cells of a pair stay together.
+
+    Returns:
+      {"signal", "correlation", "low", "high", "cells": behind it}; a distance should have a negative one
+    """
+    there = [case for case in cases if np.isfinite(case.known[signal])]
+    names = sorted({case.pair for case in there})
+    groups = sorted({(case.size, case.seed) for case in there})
+
+    def correlation(left: set[str]) -> float | None:
+        found = []
+        for group in groups:
+            here = [case for case in there if (case.size, case.seed) == group and case.pair not in left]
+            if len(here) >= 4:
+                value = spearman([case.known[signal] for case in here], [gain_of(case) for case in here])
+                if value is not None:
+                    found.append(value)
+        return float(np.mean(found)) if found else None
+
+    whole = correlation(set())
+    parts = [correlation({name}) for name in names]
+    if whole is None or any(part is None for part in parts):
+        return {"signal": signal, "correlation": whole, "low": None, "high": None, "cells": len(there)}
+    pseudo = [len(names) * whole - (len(names) - 1) * part for part in parts if part is not None]
+    interval = t_interval(pseudo)
+    low, high = max(interval.low - interval.estimate + whole, -1.0), min(interval.high - interval.estimate + whole, 1.0)
+    return {"signal": signal, "correlation": whole, "low": low, "high": high, "cells": len(there)}
+
+
+def spearman(x: Sequence[float], y: Sequence[float]) -> float | None:
+    """Spearman's rank correlation, ties at their mean rank; none where one of them does not vary."""
+    ranks = [rankdata(values) - (len(x) + 1) / 2 for values in (x, y)]
+    scale = np.sqrt(np.prod([np.square(rank).sum() for rank in ranks]))
+    return float(np.dot(*ranks) / scale) if scale > 0 else None
+
+
+def evidence(cases: Sequence[Case], signals: Sequence[str]) -> dict[str, Any]:
+    """The simplest rule that beats every fixed policy when each pair in turn is left out; else the best fixed policy.
+
+    Simpler is: one role for all; a split on the number of rows; a split on one other signal, the best of them chosen on the
+    pairs that are not left out.
+
+    Returns:
+      {"fixed", "fixed_regret": of the best fixed policy (on all pairs), "tried": [{"rule", "regret" (pairs left out), "differs":
+      from the best fixed policy, with interval}], "rule": str, "signal", "threshold", "below", "above", "beats": whether it does}
+    """
+    fixed = best_fixed(cases)
+    plain = [case.regret(case.roles[fixed]) for case in cases]
+    sizes = [name for name in ("rows", "rows a class") if name in signals]
+    families = {
+        "a split on the target's size": partial(_best_of, signals=sizes),
+        "a split on one signal": partial(_best_of, signals=signals),
+    }
+    tried, chosen = [], None
+    for name, learn in families.items():
+        regrets = left_out(cases, learn)
+        difference = over_pairs(cases, np.subtract(regrets, plain).tolist())
+        rule = learn(cases)
+        tried.append(
+            {
+                "rule": name,
+                "learned": str(rule),
+                "regret": over_pairs(cases, regrets)["mean"],
+                "difference": {end: difference[end] for end in ("mean", "low", "high")},
+            }
+        )
+        if chosen is None and difference["mean"] < 0:
+            chosen = rule
+    rule = chosen or Split("rows", -np.inf, fixed, fixed, fixed)
+    return {
+        "fixed": fixed,
+        "fixed_regret": over_pairs(cases, plain)["mean"],
+        "tried": tried,
+        "rule": str(rule),
+        **rule._asdict(),
+        "beats": chosen is not None,
+    }
+
+
+def _best_of(cases: Sequence[Case], signals: Sequence[str]) -> Split:
+    """Of the best split on each signal, the one that does best when pairs are left out of these cases in turn."""
+    if len(signals) == 1:
+        return best_split(cases, signals[0])
+
+    def loss(signal: str) -> float:
+        return over_pairs(cases, left_out(cases, partial(best_split, signal=signal)))["mean"]
+
+    return best_split(cases, min(signals, key=loss))
