@@ -27,6 +27,8 @@ from jaxtyping import Float
 from mmd_jax.two_sample.pooled import Numbers, check_rows, is_traced, padded_width
 
 HIGHEST = lax.Precision.HIGHEST
+# Narrower features are padded to this: compiling again for each width takes longer than it saves.
+LEAST_WIDTH = 64
 # LogME: the noise of labels 0 and 1 is at least this large, squared; features that fit them exactly would have evidence ∞.
 LEAST_NOISE = 1e-6
 
@@ -352,7 +354,7 @@ def check_both(features: Any, labels: Any, num_classes: int | None) -> tuple[Any
     features = check_rows("features", features)
     width = features.shape[1]
     if not is_traced(features):
-        features = np.pad(features, ((0, 0), (0, padded_width(width) - width)))
+        features = np.pad(features, ((0, 0), (0, max(LEAST_WIDTH, padded_width(width)) - width)))
     labels, number = _check_labels(labels, len(features), num_classes)
     if not is_traced(labels):
         sizes = np.bincount(labels, minlength=number)
