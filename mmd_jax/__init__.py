@@ -16,10 +16,12 @@ from mmd_jax.transfer.freezing import (
     stop_frozen,
 )
 from mmd_jax.transfer.inference import log_probabilities
+from mmd_jax.transfer.linear_probe import Probe, probe
 from mmd_jax.transfer.objectives import CLASSIFICATION
 from mmd_jax.transfer.prefix import with_caching
 from mmd_jax.transfer.profile import layer_features, mmd_profile
 from mmd_jax.transfer.recipe import Recipe
+from mmd_jax.transfer.scores import h_score, leep, log_me, nce, trans_rate
 from mmd_jax.transfer.train import TrainState, classification_loss, init_state, train_step
 from mmd_jax.two_sample import (
     aggregated_test,
@@ -38,6 +40,7 @@ __all__ = [
     "Network",
     "Objective",
     "Plan",
+    "Probe",
     "Recipe",
     "Rows",
     "Similarity",
@@ -57,15 +60,20 @@ __all__ = [
     "from_layers",
     "from_linen",
     "frozen_hashes",
+    "h_score",
     "init_state",
     "layer_features",
+    "leep",
+    "log_me",
     "log_probabilities",
     "mlp",
     "mmd2_unbiased",
     "mmd_biased",
     "mmd_profile",
+    "nce",
     "permutation_test",
     "preprocessed",
+    "probe",
     "similarity",
     "similarity_of_verdict",
     "stage_labels",
@@ -73,6 +81,7 @@ __all__ = [
     "stages_of",
     "stop_frozen",
     "train_step",
+    "trans_rate",
     "two_sample_test",
     "verdict",
     "wild_bootstrap_test",
