@@ -19,12 +19,16 @@ import jax
 from experiments import cells, workdir
 from experiments.cells import Cell
 from experiments.errors import reported
+from experiments.regret import tables
+from experiments.regret.evidence import evidence
 from experiments.regret.outcomes import Setting, outcomes, prepare
 from experiments.regret.settings import NOT_THE_BENCHMARK, Benchmark, Pair, load, run_of, sizes_of
+from experiments.regret.summary import summarise
+from experiments.report import regret as report
 
 # Raised where the code changes the numbers of a cell.
 VERSIONS = {"outcomes": 1, "evidence": 1}
-PARTS = {"outcomes": outcomes}
+PARTS = {"outcomes": outcomes, "evidence": evidence}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -36,8 +40,18 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def run(benchmark: Benchmark, directory: Path, command: str = "") -> None:
-    """The whole benchmark, from data to tables; the same call again goes on where it stopped."""
+    """The whole benchmark, from data to report; the same call again goes on where it stopped."""
     workdir.open_workdir(directory, benchmark, ignore=NOT_THE_BENCHMARK)
+    if not benchmark.from_tables:
+        tables.write(Path(benchmark.tables), rows_of(benchmark, directory))
+    content = {**summarise(tables.read(Path(benchmark.tables))), "name": benchmark.name, "command": command}
+    workdir.write_json(directory / "decision_benchmark.json", content)
+    report.write(directory)
+    print(f"{report.as_markdown(content)}\n\n{report.answer(content)}\nReport: {directory / 'report.html'}")
+
+
+def rows_of(benchmark: Benchmark, directory: Path) -> list[dict[str, Any]]:
+    """Both parts of every cell, run or read."""
     # Cells of other pairs use the same programs, and so does a command that goes on.
     jax.config.update("jax_compilation_cache_dir", str((directory / "compiled").absolute()))
     pairs = {pair.name: pair for pair in benchmark.pairs}
@@ -61,7 +75,7 @@ def run(benchmark: Benchmark, directory: Path, command: str = "") -> None:
         for size in sizes_of(benchmark, pair)
         for part in PARTS
     ]
-    cells.run_cells(grid, run_one, directory / "cells", label=benchmark.name, workers=benchmark.workers)
+    return cells.run_cells(grid, run_one, directory / "cells", label=benchmark.name, workers=benchmark.workers)
 
 
 def cell_of(benchmark: Benchmark, pair: Pair, size: int, seed: int, part: str) -> Cell:

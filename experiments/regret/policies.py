@@ -57,10 +57,6 @@ class Case(NamedTuple):
         return max(self.accuracy.values()) - self.accuracy[way]
 
 
-# Cases → the role to take in each; made from other cases.
-Rule = Callable[[Case], str]
-
-
 class Split(NamedTuple):
     """A rule with one threshold: `above` where the signal is at least the threshold, else `below`; `unknown` where it is NaN.
 
@@ -124,12 +120,12 @@ def best_split(cases: Sequence[Case], signal: str, num_thresholds: int = 15) -> 
         sums = [share[part] @ costs[part] for part in (below, above, ~there)]
         total = sums[0].min() + sums[1].min() + (sums[2][FIXED.index(unknown)] if (~there).any() else 0.0)
         if total < found[0] - 1e-12:
-            roles = [FIXED[int(np.argmin(part))] for part in sums[:2]]
-            found = total, Split(signal, float(threshold), *roles, unknown)
+            low, high = (FIXED[int(np.argmin(part))] for part in sums[:2])
+            found = total, Split(signal, float(threshold), low, high, unknown)
     return found[1]
 
 
-def left_out(cases: Sequence[Case], learn: Callable[[Sequence[Case]], Rule]) -> list[float]:
+def left_out(cases: Sequence[Case], learn: Callable[..., Split]) -> list[float]:
     """The regret in each case of a rule that was learned on the cases of all other pairs."""
     rules = {name: learn([case for case in cases if case.pair != name]) for name in {case.pair for case in cases}}
     return [case.regret(case.roles[rules[case.pair](case)]) for case in cases]

@@ -8,7 +8,18 @@ from experiments.config import Config, Data, Decision, Model, Training, TwoSampl
 from experiments.config import check as check_run
 
 # Settings that a second command may change: it then goes on, with more or fewer cells.
-NOT_THE_BENCHMARK = ("name", "pairs", "sizes", "epochs", "batch_sizes", "seeds", "data_dir", "tables", "workers")
+NOT_THE_BENCHMARK = (
+    "name",
+    "pairs",
+    "sizes",
+    "epochs",
+    "batch_sizes",
+    "seeds",
+    "data_dir",
+    "tables",
+    "from_tables",
+    "workers",
+)
 
 
 @dataclass(frozen=True)
@@ -50,6 +61,8 @@ class Benchmark:
     data_dir: str = "data"
     tables: str = "docs/results/decision_benchmark"
     """Where the tables of finished cells are written."""
+    from_tables: bool = False
+    """Only make the report of the tables that are there."""
     workers: int = 2
     """Cells side by side."""
 
