@@ -171,7 +171,8 @@ def evidence(cases: Sequence[Case], signals: Sequence[str]) -> dict[str, Any]:
                 "difference": {end: difference[end] for end in ("mean", "low", "high")},
             }
         )
-        if chosen is None and difference["mean"] < 0:
+        # Beyond noise: of some rules, one is ahead by chance alone.
+        if chosen is None and difference["high"] is not None and difference["high"] < 0:
             chosen = rule
     rule = chosen or Split("rows", -np.inf, fixed, fixed, fixed)
     return {
