@@ -89,13 +89,7 @@ def test_noise_does_not_make_a_rule():
 
 
 def test_each_pair_counts_the_same():
-    cases = [
-        case("a", 50, "lp_ft"),
-        case("a", 200, "lp_ft"),
-        case("a", 1000, "lp_ft"),
-        case("b", 50, "lp_ft"),
-        case("c", 50, "lp_ft"),
-    ]
+    cases = [case(pair, 50, "lp_ft", seed=seed) for seed, pair in enumerate("aaabc")]
     found = summary.over_pairs(cases, [0.0, 0.3, 0.6, 0.1, 0.2])
     expected = t_interval([0.3, 0.1, 0.2])
     assert (found["mean"], found["low"], found["high"]) == pytest.approx(
@@ -107,7 +101,7 @@ def test_each_pair_counts_the_same():
 def test_halving_goes_on_with_the_best_third_and_counts_every_step_once():
     curve = lambda *losses: [[10 * (i + 1), loss] for i, loss in enumerate(losses)]  # noqa: E731
     flat = curve(*[1.0] * 9)
-    good = curve(0.9, 0.8, 0.8, 0.7, 0.6, 0.5, 0.5, 0.4, 0.3)
+    good = curve(0.9, 0.8, 0.7, 0.7, 0.6, 0.5, 0.5, 0.4, 0.3)
     late = curve(2.0, 2.0, 2.0, 0.1, 0.1, 0.1, 0.1, 0.1, 0.0)  # best in the end, and seen too late
     middling = curve(0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8)
     curves = {"flat": flat, "good": good, "late": late, "middling": middling, "flat too": flat, "flat three": flat}
@@ -265,5 +259,5 @@ def test_settings_that_cannot_be_meant(tmp_path, change, message):
 
 def test_a_target_with_too_few_rows_is_named(tmp_path):
     benchmark = benchmark_of(tmp_path, sizes=(5000,))
-    with pytest.raises(ValueError, match="has 4.. training rows; expected 5000"):
+    with pytest.raises(ValueError, match="training rows; expected 5000"):
         outcomes.prepare(benchmark, benchmark.pairs[0], 5000, 0, tmp_path / "sources")
