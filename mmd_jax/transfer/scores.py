@@ -321,7 +321,7 @@ def _trans_rate(features: Array, labels: Array, epsilon: Any, *, num_classes: in
         return jnp.sum(jnp.log(jnp.diagonal(root)))
 
     rates = lax.map(rate, jnp.concatenate([jnp.ones((1, n), z.dtype), members.T]))
-    return rates[0] - jnp.sum(rates[1:] * _sizes(members)) / n
+    return jnp.maximum(rates[0] - jnp.sum(rates[1:] * _sizes(members)) / n, 0)  # below 0 by rounding alone
 
 
 def _thin_svd(rows: Array) -> tuple[Array, Array, Array]:
