@@ -77,7 +77,7 @@ def signals(
             narrow = _projected(jax.random.fold_in(projection_key, i), values, max_width)
             # OpenBLAS's threads wait for each other at full speed: on a busy machine a decomposition took 100 times as long.
             with threadpool_limits(1, user_api="blas"):
-                found[name] = _of_layer(fold_key, narrow, labels)
+                found[name] = _of_layer(jax.random.clone(fold_key), narrow, labels)  # the same folds everywhere
         except ValueError as error:
             raise ValueError(f"no scores of {name}: {error}") from error
     if source_head:

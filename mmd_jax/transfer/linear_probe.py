@@ -50,7 +50,7 @@ def probe(
     Accuracy is that of heads that were trained on (folds − 1)/folds of the rows: a little too low for all of them.
 
     Args:
-      key: of the folds, consumed. Probes that are to be compared row by row take the same.
+      key: of the folds, consumed. Probes that are to be compared row by row take the same (`jax.random.clone`).
       features: finite. Shape [n, d].
       labels: 0 … C − 1, each with at least two rows. Shape [n].
       folds: at least 3, at most n / 2.

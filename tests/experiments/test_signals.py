@@ -33,12 +33,12 @@ def trained():
 
 def test_every_score_of_the_inputs_the_hidden_layers_and_the_head(trained, key):
     network, variables, rows = trained
-    found = signals(key, network, variables, rows, num_classes=3)
+    found = signals(jax.random.clone(key), network, variables, rows, num_classes=3)
     assert list(found) == ["inputs", "fc1", "outputs"]
     assert tuple(found["inputs"]) == tuple(found["fc1"]) == OF_LAYERS and tuple(found["outputs"]) == OF_OUTPUTS
     assert all(np.isfinite(list(scores.values())).all() for scores in found.values())
-    assert found == signals(key, network, variables, rows, num_classes=3)
-    assert "outputs" not in signals(key, network, variables, rows, num_classes=3, source_head=False)
+    assert found == signals(jax.random.clone(key), network, variables, rows, num_classes=3)
+    assert "outputs" not in signals(jax.random.clone(key), network, variables, rows, num_classes=3, source_head=False)
     assert set(OF_LAYERS) | set(OF_OUTPUTS) == set(SIGNALS)
 
 
@@ -49,16 +49,16 @@ def test_a_planted_layer_and_a_planted_head_are_found(key):
     x = random.normal(size=(80, 40)).astype(np.float32)
     x[:, 3] = 3 * (2 * y - 1) + random.normal(size=80)
     network = mlp(2, hidden=(2,))
-    variables = network.init(key, x)
+    variables = network.init(jax.random.clone(key), x)
     variables["params"]["fc1"]["kernel"] = np.zeros((40, 2), np.float32)
     variables["params"]["fc1"]["kernel"][3] = 1, -1
     variables["params"]["fc2"]["kernel"] = np.array([[-3.0, 3.0], [3.0, -3.0]], np.float32)
-    found = signals(key, network, variables, Rows(x, y), num_classes=2)
+    found = signals(jax.random.clone(key), network, variables, Rows(x, y), num_classes=2)
     assert found["fc1"]["probe"] > 0.9 and found["fc1"]["log_me"] > found["inputs"]["log_me"]
     assert found["outputs"]["leep"] > -0.1 > -np.log(2)
     assert deepest({name: found[name]["log_me"] for name in ("inputs", "fc1")}, network) == "linear_probe"
     blind = jax.tree.map(np.zeros_like, variables)
-    found = signals(key, network, blind, Rows(x, y), num_classes=2)
+    found = signals(jax.random.clone(key), network, blind, Rows(x, y), num_classes=2)
     np.testing.assert_allclose(found["outputs"]["leep"], -np.log(2), rtol=1e-4)
     assert found["fc1"]["h_score"] == 0 and found["fc1"]["probe"] <= 0.6
     assert deepest({name: found[name]["probe"] for name in ("inputs", "fc1")}, network) == "from_scratch"
@@ -66,12 +66,12 @@ def test_a_planted_layer_and_a_planted_head_are_found(key):
 
 def test_rows_are_capped_and_wide_features_projected(trained, key):
     network, variables, rows = trained
-    few = signals(key, network, variables, rows, num_classes=3, max_rows=30, max_width=16)
-    assert few != signals(key, network, variables, rows, num_classes=3)
-    assert few == signals(key, network, variables, rows, num_classes=3, max_rows=30, max_width=16)
+    few = signals(jax.random.clone(key), network, variables, rows, num_classes=3, max_rows=30, max_width=16)
+    assert few != signals(jax.random.clone(key), network, variables, rows, num_classes=3)
+    assert few == signals(jax.random.clone(key), network, variables, rows, num_classes=3, max_rows=30, max_width=16)
     assert few["inputs"]["h_score"] <= 2.001
     # 64 inputs in 16 random directions still tell three digits apart.
-    narrow = signals(key, network, variables, rows, num_classes=3, max_width=16)
+    narrow = signals(jax.random.clone(key), network, variables, rows, num_classes=3, max_width=16)
     assert narrow["inputs"]["probe"] > 0.9
 
 
@@ -81,7 +81,9 @@ def test_inputs_are_preprocessed_unless_the_network_runs_as_a_whole(key):
     found = {}
     for name, model in (("plain", plain), ("scaled", scaled)):
         network = networks.build(model, 3, rows.x[:1])
-        found[name] = signals(key, network, network.init(key, rows.x[:1]), rows, num_classes=3)["inputs"]
+        found[name] = signals(
+            jax.random.clone(key), network, network.init(jax.random.clone(key), rows.x[:1]), rows, num_classes=3
+        )["inputs"]
     # Shifts and scales move LogME, which has no intercept, and not the H-score.
     np.testing.assert_allclose(found["plain"]["h_score"], found["scaled"]["h_score"], rtol=1e-3)
     assert abs(found["plain"]["log_me"] - found["scaled"]["log_me"]) > 1e-3
@@ -90,7 +92,7 @@ def test_inputs_are_preprocessed_unless_the_network_runs_as_a_whole(key):
         lambda v, x: x.reshape(len(x), 64).astype("float32") @ v["params"][0],
         ["0"],
     )
-    found = signals(key, whole, whole.init(key, rows.x), rows, num_classes=3)
+    found = signals(jax.random.clone(key), whole, whole.init(jax.random.clone(key), rows.x), rows, num_classes=3)
     assert list(found) == ["inputs", "outputs"]
 
 
@@ -99,8 +101,8 @@ def test_classes_of_one_row_are_left_out(trained, key):
     y = rows.y.copy()
     y[0] = 4  # class 3 has no row, class 4 one
     kept = Rows(rows.x[1:], rows.y[1:])
-    with_one = signals(key, network, variables, rows._replace(y=y), num_classes=5)
-    assert with_one == signals(key, network, variables, kept, num_classes=3)
+    with_one = signals(jax.random.clone(key), network, variables, rows._replace(y=y), num_classes=5)
+    assert with_one == signals(jax.random.clone(key), network, variables, kept, num_classes=3)
 
 
 def test_bad_rows(trained, key):
@@ -113,10 +115,10 @@ def test_bad_rows(trained, key):
         (rows._replace(y=rows.y * 0), "six rows of two classes"),
     ):
         with pytest.raises(ValueError, match=message):
-            signals(key, network, variables, bad, num_classes=3)
+            signals(jax.random.clone(key), network, variables, bad, num_classes=3)
     broken = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), variables)
     with pytest.raises(ValueError, match=r"no scores of fc1: .*NaN"):
-        signals(key, network, broken, rows, num_classes=3)
+        signals(jax.random.clone(key), network, broken, rows, num_classes=3)
 
 
 @pytest.mark.parametrize(

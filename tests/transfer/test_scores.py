@@ -185,7 +185,7 @@ def test_what_changes_nothing(name):
 @pytest.mark.parametrize("name", [*SCORES, "probe"])
 def test_more_signal_scores_higher(name, key):
     def score(x, y):
-        return float(probe(key, x, y).accuracy if name == "probe" else SCORES[name](x, y))
+        return float(probe(jax.random.clone(key), x, y).accuracy if name == "probe" else SCORES[name](x, y))
 
     values = np.array([[score(*sample(seed, n=120, signal=s)) for s in (0.0, 0.7, 2.0)] for seed in range(3)])
     assert (np.diff(values.mean(0)) > 0).all()
@@ -210,7 +210,7 @@ def test_the_probe_is_logistic_regression_cross_validated(key):
 
     x, y = sample(6, n=150, d=6, noise=10, signal=0.8)
     x[:, 1] *= 50
-    fold = np.asarray(linear_probe._stratified_folds(key, jax.numpy.asarray(y), 5))
+    fold = np.asarray(linear_probe._stratified_folds(jax.random.clone(key), jax.numpy.asarray(y), 5))
     for c in range(3):
         assert np.ptp(np.bincount(fold[y == c], minlength=5)) <= 1
     assert np.ptp(np.bincount(fold)) <= 1
@@ -230,7 +230,7 @@ def test_the_probe_is_logistic_regression_cross_validated(key):
         model = fitted(trains, scaler, linear_probe.PENALTIES[int(np.argmin(inner))])
         found = model.predict_log_proba(scaler.transform(x[tries]))
         loss[tries], hits[tries] = -found[np.arange(tries.sum()), y[tries]], found.argmax(1) == y[tries]
-    result = probe(key, x, y)
+    result = probe(jax.random.clone(key), x, y)
     assert isinstance(result, Probe) and result.correct.shape == (150,)
     np.testing.assert_allclose(result.log_loss, loss.mean(), atol=5e-3)
     assert (np.asarray(result.correct) != hits).sum() <= 1
@@ -240,10 +240,12 @@ def test_the_probe_is_logistic_regression_cross_validated(key):
 def test_the_probe_does_not_see_the_held_out_rows(key):
     """Labels without signal: a fit that saw them would be right too often with d > n."""
     x, y = sample(7, n=90, d=2, noise=150, signal=0.0)
-    assert float(probe(key, x, y).accuracy) < 0.33 + 4 * math.sqrt(0.33 * 0.67 / 90)
+    assert float(probe(jax.random.clone(key), x, y).accuracy) < 0.33 + 4 * math.sqrt(0.33 * 0.67 / 90)
     dead = np.hstack([x, np.zeros((90, 3)), np.full((90, 1), 5.0)])
-    np.testing.assert_array_equal(probe(key, dead, y).correct, probe(key, x, y).correct)
-    assert np.isfinite(float(probe(key, np.ones((90, 2)), y).log_loss))
+    np.testing.assert_array_equal(
+        probe(jax.random.clone(key), dead, y).correct, probe(jax.random.clone(key), x, y).correct
+    )
+    assert np.isfinite(float(probe(jax.random.clone(key), np.ones((90, 2)), y).log_loss))
 
 
 def test_under_jit_and_for_equal_widths_one_program():
@@ -278,7 +280,7 @@ def test_under_jit_and_for_equal_widths_one_program():
 )
 def test_bad_features_and_labels(change, message, key):
     x, y = change(*sample())
-    for score in (*SCORES.values(), lambda x, y: probe(key, x, y)):
+    for score in (*SCORES.values(), lambda x, y: probe(jax.random.clone(key), x, y)):
         with pytest.raises(ValueError, match=message):
             score(x, y)
 
@@ -289,9 +291,9 @@ def test_bad_knobs(key):
         (lambda: h_score(x, y, shrinkage="oas"), "ledoit_wolf"),
         (lambda: h_score(x, y, shrinkage=1.5), "from 0 to 1"),
         (lambda: trans_rate(x, y, epsilon=0.0), "positive"),
-        (lambda: probe(key, x, y, 2), "at least 3"),
-        (lambda: probe(key, x[:5], np.array([0, 0, 0, 0, 1])), "half as many"),
-        (lambda: probe(key, x, np.where(np.arange(60) == 0, 3, y)), "one row"),
+        (lambda: probe(jax.random.clone(key), x, y, 2), "at least 3"),
+        (lambda: probe(jax.random.clone(key), x[:5], np.array([0, 0, 0, 0, 1])), "half as many"),
+        (lambda: probe(jax.random.clone(key), x, np.where(np.arange(60) == 0, 3, y)), "one row"),
         (lambda: log_me(x, y, num_classes=2), "0 … 1"),
         (lambda: leep(x, y, 3), "probabilities"),
         (lambda: leep(np.full((60, 2), 0.6), y, 3), "sum to 1.2"),
@@ -301,4 +303,4 @@ def test_bad_knobs(key):
         with pytest.raises(ValueError, match=message):
             call()
     with pytest.raises(TypeError, match="plain integer"):
-        probe(key, x, y, True)
+        probe(jax.random.clone(key), x, y, True)
