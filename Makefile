@@ -8,18 +8,21 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 VERSION := import sys; print(sys.version_info[:2])
 
+# Most of the time of tests goes into compiling small programs, which some flags make half as long (tools/setup.sh). Threads of
+# OpenBLAS wait for each other at full speed, which two workers on two cores can't afford.
+QUICKLY = JAX_PLATFORMS=cpu OPENBLAS_NUM_THREADS=1 XLA_FLAGS="$$(cat $(VENV)/.xla_flags_of_tests) $$XLA_FLAGS"
+
 .PHONY: transfer test strict lint data setup same-python clean
 transfer: setup
 	$(BIN)/python -m experiments.transfer --config configs/quickstart.py
 
-# Most of the time goes into compiling small programs, which the lower level makes a third shorter.
 test: setup
-	JAX_PLATFORMS=cpu XLA_FLAGS="--xla_backend_optimization_level=1 $$XLA_FLAGS" $(BIN)/python -m pytest -n auto --dist loadfile
+	$(QUICKLY) $(BIN)/python -m pytest -n auto --dist loadfile
 
 # The same properties where a key that is used twice is an error, and in float64.
 strict: setup
-	JAX_PLATFORMS=cpu JAX_DEBUG_KEY_REUSE=1 $(BIN)/python -m pytest tests/transfer/test_finetune.py
-	JAX_PLATFORMS=cpu JAX_ENABLE_X64=1 $(BIN)/python -m pytest tests/two_sample/test_mmd.py tests/test_intervals.py
+	$(QUICKLY) JAX_DEBUG_KEY_REUSE=1 $(BIN)/python -m pytest tests/transfer/test_finetune.py
+	$(QUICKLY) JAX_ENABLE_X64=1 $(BIN)/python -m pytest tests/two_sample/test_mmd.py tests/test_intervals.py
 
 lint: setup
 	$(BIN)/ruff check .

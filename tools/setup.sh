@@ -21,3 +21,10 @@ constraints=$(mktemp)
 trap 'rm -f "$constraints"' EXIT
 "$venv/bin/python" tools/constraints.py "$tested" >"$constraints"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c "$constraints" -e ".[test]"
+
+# Tests mostly compile. Without the fusion emitters XLA compiles for CPU in about half the time; not every version knows the flag,
+# and one that doesn't would end the process.
+fast="--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false"
+JAX_PLATFORMS=cpu XLA_FLAGS=$fast "$venv/bin/python" -c "import jax; jax.devices()" >/dev/null 2>&1 ||
+    fast="--xla_backend_optimization_level=1"
+echo "$fast" >"$venv/.xla_flags_of_tests"
