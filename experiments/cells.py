@@ -14,10 +14,13 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+
 from experiments import workdir
 from experiments.progress import progress
 
 FILE = "cells.jsonl"
+MOST_MAPS = 30_000
 
 
 class Cell(NamedTuple):
@@ -102,6 +105,7 @@ def run_batches(
         except BaseException:
             stop.set()
             raise
+        let_go_of_programs()
         return found
 
     pool = ThreadPoolExecutor(workers)
@@ -116,6 +120,20 @@ def run_batches(
         pool.shutdown(cancel_futures=True)
         show(100, None)
     return [rows[name] for name in names]
+
+
+def let_go_of_programs() -> None:
+    """Forgets compiled programs where there are so many that the system would soon refuse more.
+
+    Each holds memory maps, of which Linux allows a process 65,530 unless told otherwise; with more, XLA ends the process.
+    """
+    try:
+        with open("/proc/self/maps", "rb") as maps:
+            held = sum(1 for _ in maps)
+    except OSError:
+        return  # no Linux
+    if held > MOST_MAPS:
+        jax.clear_caches()
 
 
 def batches(cells: Sequence[Cell], size: int, alike: Callable[[Cell], Hashable]) -> list[list[Cell]]:
