@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run(config: Config, directory: Path, command: str = "") -> None:
     """One audit, from data to report; the same call again goes on where it stopped, or only remakes a missing report."""
     # Who decides is not asked here: all are.
-    config = replace(config, decision=replace(config.decision, rule=phases.AUDIT, regime=""))
+    config = replace(config, decision=replace(config.decision, rule=plans.AUDIT, regime=""))
     data = phases.load(config)
     given, config = config, phases.with_table(config, data)
     nets = phases.build(config, data)

@@ -26,13 +26,13 @@ from experiments.costs import plan_cost, table
 from experiments.datasets.select import split_rows
 from experiments.features import KeepFor, on_disk
 from experiments.fits import Arm, adapt, recipe
+from experiments.measure import Measurement, measure
 from experiments.measure import check as check_inputs
-from experiments.measure import measure
 from experiments.networks import INPUTS
-from experiments.plans import cached, given_plan, plan_by_rule, similarity_known, ways
+from experiments.plans import RULES, cached, chosen_plan, given_plan, is_audited, similarity_known, ways
 from experiments.progress import track
+from experiments.verdicts import Judged, judge
 from experiments.verdicts import check as check_margin
-from experiments.verdicts import judge
 from mmd_jax.models.layered import Network
 from mmd_jax.transfer import decision, inference
 from mmd_jax.transfer.prefix import num_prefix, prefix_rows
@@ -40,8 +40,6 @@ from mmd_jax.types import Plan, Rows, Similarity, Variables
 
 # Settings that a second command may change without becoming another run.
 NOT_THE_RUN = ("until", "data_dir", "checkpoint_seconds")
-AUDIT = "audit"
-RULES = (*decision.RULES, AUDIT)
 
 
 class Loaded(NamedTuple):
@@ -227,8 +225,9 @@ def build(config: Config, data: Loaded) -> Networks:
 
 def open_workdir(config: Config, directory: Path) -> None:
     """Makes the work directory, or opens the one that this config started."""
-    audited = config.decision.rule == AUDIT and not config.decision.regime
-    workdir.open_workdir(directory, config, ignore=NOT_THE_RUN if audited else (*NOT_THE_RUN, AUDIT))
+    # The audit's budget belongs to the runs that have one.
+    ignore = NOT_THE_RUN if is_audited(config) else (*NOT_THE_RUN, "audit")
+    workdir.open_workdir(directory, config, ignore=ignore)
 
 
 def save_splits(directory: Path, data: Loaded) -> None:
@@ -294,25 +293,26 @@ def measure_and_decide(
     if measurement is not None and wants_verdict(config):
         assert data.source is not None
         judged = judge(config, key, nets.source, variables, data.source, data.target, measurement)
-    similarity = similarity_known(config, measurement, judged)
-    plan = decide(config, directory, nets, variables, data, similarity)
+    if is_audited(config):
+        similarity = similarity_known(config, measurement, judged)
+        plan = audited(config, directory, nets, variables, data)
+    else:
+        similarity, plan = decide(config, nets.target, variables, data, measurement, judged)
     results.write_decided(directory, measurement, judged, similarity, plan, data)
     return results.read_decided(directory)
 
 
 def decide(
-    config: Config, directory: Path, nets: Networks, variables: Variables, data: Loaded, similarity: Similarity
-) -> Plan:
-    """The plan that the user named, that the audit found, or that a rule makes of what is known."""
-    settings, target, network = config.decision, data.target, nets.target
-    if settings.regime:
-        reason = f"The user chose the regime {settings.regime}."
-        plan = given_plan(config, network, settings.regime, reason, augment=bool(settings.augment))
-    elif settings.rule == AUDIT:
-        return audited(config, directory, nets, variables, data)
-    else:
-        plan = plan_by_rule(config, settings.rule, network, similarity, target)
-    return cached(config, network, plan, target)
+    config: Config,
+    network: Network,
+    variables: Variables,
+    data: Loaded,
+    measurement: Measurement | None,
+    judged: Judged | None,
+) -> tuple[Similarity, Plan]:
+    """What is known of P = Q, and the plan that the user named or that a rule makes of it."""
+    similarity = similarity_known(config, measurement, judged)
+    return similarity, chosen_plan(config, network, similarity, data.target)
 
 
 def audited(config: Config, directory: Path, nets: Networks, variables: Variables, data: Loaded) -> Plan:

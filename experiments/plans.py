@@ -12,6 +12,15 @@ from mmd_jax.transfer import decision
 from mmd_jax.transfer.prefix import with_caching
 from mmd_jax.types import Plan, Similarity, Stage
 
+# It trains, where the rules of the library only look something up.
+AUDIT = "audit"
+RULES = (*decision.RULES, AUDIT)
+
+
+def is_audited(config: Config) -> bool:
+    """Whether the plan is the one that wins when every way is tried."""
+    return config.decision.rule == AUDIT and not config.decision.regime
+
 
 def similarity_known(config: Config, measurement: Measurement | None, judged: Judged | None) -> Similarity:
     """What is known of P = Q: what the user assumes, what the verdict says, or the deciding test."""
@@ -27,8 +36,24 @@ def similarity_known(config: Config, measurement: Measurement | None, judged: Ju
     return decision.similarity(result, representation=name, alpha=config.test.alpha, m=m, n=n)
 
 
+def chosen_plan(config: Config, network: Network, similarity: Similarity, target: Dataset) -> Plan:
+    """The plan that the user named, or that the config's rule makes of what is known."""
+    settings = config.decision
+    if settings.regime:
+        reason = f"The user chose the regime {settings.regime}."
+        plan = given_plan(config, network, settings.regime, reason, augment=bool(settings.augment))
+    else:
+        plan = plan_by_rule(config, settings.rule, network, similarity, target)
+    return cached(config, network, plan, target)
+
+
 def plan_by_rule(config: Config, rule: str, network: Network, similarity: Similarity, target: Dataset) -> Plan:
     """What a rule makes of what is known, with the config's thresholds and overrides."""
+    if rule == AUDIT:
+        raise ValueError(
+            "decision.rule = 'audit' tries every way on the target, which here is not done; expected "
+            f"{', '.join(decision.RULES)}"
+        )
     settings = config.decision
     return decision.decide(
         rule,

@@ -194,9 +194,10 @@ def about_fit(place: Ground, arm: Arm, number: int, prepared: Prepared) -> Mappi
 
 
 def log_probabilities(place: Ground, arm: Arm, state: FitState, rows: Rows) -> np.ndarray:
-    """Of rows of the target by the arm's best network, [n, classes]; outputs of frozen layers are shared here too."""
+    """Of rows of the target by the arm's best network, [n, classes]."""
     stage, precision, start = arm.plan.stages[-1], place.training.precision, 0
-    if stage.cached:
+    # Rows that are kept are taken; for others the whole network is one program for all arms.
+    if stage.cached and (rows is place.valid or place.keep_for is not None):
         start = len(prefix_of(place, stage))
         compute = partial(prefix.prefix_rows, place.network, place.variables, stage, precision=precision)
         rows = kept(place, place.variables, stage)(compute, rows)

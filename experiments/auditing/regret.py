@@ -53,8 +53,8 @@ def regret(contest: Contest, way: str, labels: np.ndarray, groups: np.ndarray | 
         at = f"rung {theirs.rung + 1}, the last that they share"
     difference = None
     if way != winner:
-        hits = [(one.predicted == labels).astype(float) for one in (ours, theirs)]
-        found = paired_interval(*hits, groups=groups)
+        a, b = ((one.predicted == labels).astype(float) for one in (ours, theirs))
+        found = paired_interval(a, b, groups=groups)
         difference = {"estimate": float(found.estimate), "low": float(found.low), "high": float(found.high)}
     return {"epochs": rungs[theirs.rung].epochs, "at": at, "regret": difference}
 

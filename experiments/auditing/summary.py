@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from experiments import evaluation
+from experiments.auditing.arms import Arm
 from experiments.auditing.contest import Contest, best_of_ways
 from experiments.auditing.ladder import loss_of
 from experiments.auditing.regret import Choice, last_test, regrets
@@ -102,7 +103,7 @@ def about_way(contest: Contest, way: str, labels: np.ndarray | None, groups: np.
 
 def steps_of(contest: Contest, way: str) -> int:
     """Training steps that the ladder gave a candidate, at all learning rates; what LP-FT shares with the linear probe aside."""
-    steps = {}
+    steps: dict[Arm, int] = {}
     for rung in contest.climbed.rungs:
         steps |= {arm: found.get("steps", 0) for arm, found in rung if arm.way == way}
     return sum(steps.values())

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from experiments import workdir
-from experiments.report import evidence, plots, record, words
+from experiments.report import audit_plots, evidence, plots, record, words
 from experiments.report.markup import Html, join, table, tag
 from experiments.report.run import Run, pvalue_decides, read
 from experiments.report.style import CSS
@@ -31,7 +31,8 @@ def answer(directory: str | Path) -> str:
 
 def figures(directory: str | Path) -> dict[str, bytes]:
     """Every figure of a run by file name, as SVG and as PNG; the same run gives the same bytes."""
-    return plots.figures(read(directory))
+    run = read(directory)
+    return plots.figures(run) | ({} if run.audit is None else audit_plots.figures(run.audit, run.metrics))
 
 
 def render(directory: str | Path, pictures: Mapping[str, bytes]) -> bytes:
