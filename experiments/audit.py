@@ -17,7 +17,7 @@ from experiments import config as configs
 from experiments import phases, plans, workdir
 from experiments.auditing.contest import hold
 from experiments.auditing.regret import Choice
-from experiments.auditing.summary import summarise
+from experiments.auditing.summary import about_contest, summarise
 from experiments.config import Config, wants_verdict
 from experiments.errors import reported
 from experiments.measure import measure
@@ -69,7 +69,7 @@ def compute(config: Config, directory: Path, nets: Networks, data: Loaded, comma
         test=Rows(target.test_x, target.test_y),
         finish=[choice.way for choice in choices],
     )
-    header = about(config, data, known, command) | {"num_valid": len(place.valid.y)}
+    header = about(config, data, known, command) | about_contest(place)
     found = summarise(header, contest, labels=target.test_y, groups=target.test_groups, choices=choices)
     workdir.write_json(directory / "audit.json", found)
 
@@ -109,9 +109,6 @@ def about(config: Config, data: Loaded, known: dict[str, Similarity], command: s
         "classes": list(target.class_names),
         "num_train": len(target.train_y),
         "num_test": len(target.test_y),
-        "held_out": config.train.validation_fraction,
-        "max_epochs": config.train.epochs,
-        "schedule": config.train.schedule,
         "evidence": {how: similarity.evidence for how, similarity in known.items()},
         "note": data.note,
         "seed": config.seed,

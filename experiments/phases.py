@@ -20,7 +20,7 @@ import numpy as np
 from experiments import checkpoints, evaluation, networks, results, sources, workdir
 from experiments.auditing.arms import Ground, ground
 from experiments.auditing.contest import hold
-from experiments.auditing.summary import summarise, winning_plan
+from experiments.auditing.summary import about_contest, summarise, winning_plan
 from experiments.config import Config, Training, wants_verdict
 from experiments.costs import plan_cost, table
 from experiments.datasets.select import split_rows
@@ -30,6 +30,7 @@ from experiments.measure import Measurement, measure
 from experiments.measure import check as check_inputs
 from experiments.networks import INPUTS
 from experiments.plans import RULES, cached, chosen_plan, given_plan, is_audited, similarity_known, ways
+from experiments.plans import plan_by_rule as plan_by_rule  # for scripts, which ask phases
 from experiments.progress import track
 from experiments.verdicts import Judged, judge
 from experiments.verdicts import check as check_margin
@@ -319,7 +320,7 @@ def audited(config: Config, directory: Path, nets: Networks, variables: Variable
     """The way that wins on the target's training rows, some of which are held out for that; audit.json has them all."""
     place = audit_ground(config, directory, nets, variables, data)
     contest = hold(place, ways(config, nets.target, data.target), config.audit)
-    workdir.write_json(directory / "audit.json", summarise({"num_valid": len(place.valid.y)}, contest))
+    workdir.write_json(directory / "audit.json", summarise(about_contest(place), contest))
     return winning_plan(contest)
 
 

@@ -42,7 +42,7 @@ class Ladder(NamedTuple):
 
     Attributes:
       unit: "steps" of the whole network, or "seconds" of training.
-      total: the budget, in that unit.
+      total: the budget for training, in that unit.
       eta: of the arms on a rung, 1 / eta go on to the next.
       steps_per_epoch: the same for every candidate.
       learning_rates: the grid, or its first where the budget has no room for more.
@@ -70,6 +70,7 @@ def allot(
     max_epochs: int,
     steps_per_epoch: int,
     learning_rates: Sequence[float],
+    aside: float = 0.0,
 ) -> Ladder:
     """The tallest ladder of successive halving that the budget pays for, whichever arms go on.
 
@@ -85,6 +86,7 @@ def allot(
       max_epochs: of a candidate in all: those of the config's training.
       steps_per_epoch: of every candidate.
       learning_rates: the grid.
+      aside: part of the budget that is not for training.
 
     Raises:
       ValueError: the budget does not pay for one epoch of each candidate; says what does.
@@ -96,14 +98,14 @@ def allot(
         full = num_rungs(len(costs), eta)
         # Fewer learning rates before fewer rungs: a rung is a second look at what is not yet clear.
         for height in range(full, 0, -1) if len(rates) == 1 else [full]:
-            first = _longest(total, costs, eta, height, max_epochs)
+            first = _longest(total - aside, costs, eta, height, max_epochs)
             if first:
                 note = _left_out(rates, learning_rates, height, full)
                 rungs = ladder_of(first, costs, eta, height, max_epochs)
                 kept = tuple(rates), dict(prices), tuple(rungs), note
-                return Ladder(unit, total, eta, steps_per_epoch, *kept)
+                return Ladder(unit, total - aside, eta, steps_per_epoch, *kept)
     least = sum(price.epoch for price in prices.values())
-    raise ValueError(_too_small(total, least, unit, len(prices)))
+    raise ValueError(_too_small(total, least + aside, unit, len(prices)))
 
 
 def num_rungs(num_arms: int, eta: int) -> int:

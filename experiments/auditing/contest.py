@@ -21,6 +21,9 @@ from mmd_jax.types import Plan, Rows
 ON_RUNGS = 1.5  # rungs that an arm stands on, on average, where a third go on each time: 1 + 1/3 + 1/9 + …
 VERSION = 1  # raised where the code changes the numbers of a cell
 
+# What is found of an arm; one that diverged has no steps.
+FOUND = ("valid_loss", "loss_error", "valid_accuracy", "steps", "best_step", "diverged")
+
 
 class Tested(NamedTuple):
     """A candidate on the target's test rows, by the learning rate that was best at that time.
@@ -106,10 +109,11 @@ def ladder_of(place: Ground, plans: Mapping[str, Plan], settings: Audit) -> Ladd
         unit = "steps" if settings.steps is not None else "seconds"
         found = prices(place, plans, unit=unit)
         one = arms.settings(place, 1)
-        total = float(settings.steps or 0)
-        if settings.minutes is not None and unit == "seconds":
+        total, aside = float(settings.steps or 0), 0.0
+        if settings.steps is None and settings.minutes is not None:
             each = keeping_seconds(place, plans["from_scratch"])
-            total = 60 * settings.minutes - ON_RUNGS * each * len(plans) * len(place.training.learning_rates)
+            total = 60 * settings.minutes
+            aside = ON_RUNGS * each * len(plans) * len(place.training.learning_rates)
         ladder = budget.allot(
             total,
             found,
@@ -118,6 +122,7 @@ def ladder_of(place: Ground, plans: Mapping[str, Plan], settings: Audit) -> Ladd
             max_epochs=place.training.epochs,
             steps_per_epoch=schedule(len(place.train.y), one)[0],
             learning_rates=place.training.learning_rates,
+            aside=aside,
         )
         budget.write(place.directory, ladder)
     if ladder.prices.keys() != plans.keys():
@@ -152,7 +157,8 @@ def train_arms(place: Ground, ladder: Ladder, standing: Sequence[Arm], epochs: i
     grid = [
         Cell(name, about_cell(place, ladder, arm, epochs), ladder.prices[arm.way].epoch) for name, arm in known.items()
     ]
-    return cells.run_cells(grid, run_one, place.directory / "audit", label="audit")
+    rows = cells.run_cells(grid, run_one, place.directory / "audit", label="audit")
+    return [{name: row[name] for name in FOUND if name in row} for row in rows]
 
 
 def test_arms(

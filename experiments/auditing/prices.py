@@ -11,7 +11,7 @@ from experiments.auditing.arms import Ground, prepare, settings
 from experiments.auditing.budget import Price
 from experiments.costs import step_flops
 from experiments.progress import track
-from mmd_jax.transfer import finetune
+from mmd_jax.transfer import finetune, objectives
 from mmd_jax.transfer.finetune import Prepared
 from mmd_jax.transfer.recipe import data_order, rate_factors, schedule
 from mmd_jax.types import Plan
@@ -71,7 +71,10 @@ def epoch_seconds(place: Ground, prepared: Prepared, steps: int) -> float:
         jax.block_until_ready(finetune.run_chunk(state, *chunk, **program))
 
     def validate() -> None:
-        finetune.begin_fit(place.network, prepared, learning_rate=1e-3, recipe=how)
+        assert prepared.valid is not None
+        objectives.validate(
+            place.network, state.variables, prepared.valid, start=prepared.start, precision=how.precision
+        )
 
     return least(step) / few * steps + least(validate)
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from experiments import evaluation
-from experiments.auditing.arms import Arm
+from experiments.auditing.arms import Arm, Ground
 from experiments.auditing.contest import Contest, best_of_ways
 from experiments.auditing.ladder import loss_of
 from experiments.auditing.regret import Choice, last_test, regrets
@@ -24,6 +24,15 @@ def reason(contest: Contest) -> str:
         f"{winner.learning_rate:g} had the lowest validation loss after {contest.ladder.rungs[-1].epochs} epochs "
         f"({'; '.join(told)})."
     )
+
+
+def about_contest(place: Ground) -> dict[str, Any]:
+    """What a reader must know of the ground that all stood on."""
+    return {
+        "num_valid": len(place.valid.y),
+        "max_epochs": place.training.epochs,
+        "schedule": place.training.schedule,
+    }
 
 
 def summarise(

@@ -1,12 +1,12 @@
 """The page of an audit: every way that was tried, who won, and what the choice of each rule and score costs beside it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from experiments import workdir
-from experiments.report import audit_plots, words
-from experiments.report.contest import number, section, share
+from experiments.report import audit_plots
+from experiments.report.contest import how, number, section, share, warnings
 from experiments.report.markup import Html, join, table, tag
 from experiments.report.page import Shower, document
 from experiments.report.style import CSS
@@ -87,36 +87,6 @@ def answer(audit: Audit) -> str:
     if audit["choices"] and not worse and not better:
         said.append("No rule's or score's choice is told apart from it by these test rows")
     return ". ".join(said) + "."
-
-
-def how(audit: Audit) -> str:
-    """The procedure, in a paragraph."""
-    budget = audit["budget"]
-    rungs = [f"{rung['arms']} for {rung['epochs']} epochs ({rung['steps']:,} steps)" for rung in budget["rungs"]]
-    paid = (
-        f"{budget['total']:,.0f} steps of the whole network, of which {budget['spent']:,.0f} were planned for"
-        if budget["unit"] == "steps"
-        else f"{words.seconds(budget['total'])} of training, of which {words.seconds(budget['spent'])} were planned for"
-    )
-    rates = ", ".join(f"{rate:g}" for rate in budget["learning_rates"])
-    held = ""
-    if audit["schedule"] != "constant":
-        held = f" The learning rate stays where it is, though train.schedule is {audit['schedule']}: who goes on is not known."
-    return (
-        f"Each of {len(audit['ways'])} ways, at each learning rate ({rates}), was trained on the target's training rows but for "
-        f"{audit['num_valid']:,} that were held out for validation. On the first rung of the ladder stood "
-        f"{'; of these the best went on, from where they stood: '.join(rungs)}. Who goes on, and who wins, the validation loss "
-        f"says; test rows played no part in it. The budget was {paid}. {budget['note']}{held}"
-    )
-
-
-def warnings(audit: Audit) -> Iterator[str]:
-    """What the numbers can't say."""
-    if audit["num_valid"] < 100:
-        yield (
-            f"The winner was picked by {audit['num_valid']} validation rows. So few rows hardly tell ways apart that are not far "
-            "from each other: the standard error of each loss stands in the table."
-        )
 
 
 def regrets(audit: Audit) -> Html:

@@ -8,7 +8,7 @@ import matplotlib
 import matplotlib.style
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from experiments.report.plots import save
 from experiments.report.style import GREY, MATPLOTLIB, WIDTH
@@ -97,6 +97,7 @@ def contest(audit: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> F
         axes.axvline(rung["epochs"], color=GREY, ls=":", lw=1)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("epochs of its last stage")
     axes.set_ylabel("validation loss, nats")

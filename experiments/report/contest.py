@@ -1,6 +1,6 @@
 """What became of each way that an audit tried: for the page of an audit, and for that of a run whose rule is `audit`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from experiments.report import words
@@ -9,6 +9,36 @@ from experiments.report.ways import short
 
 # (name of a figure, what a screen reader says, caption …) -> the figure, or none where there is no such picture.
 Show = Callable[..., Html | None]
+
+
+def how(audit: Mapping[str, Any]) -> str:
+    """The procedure, in a paragraph."""
+    budget = audit["budget"]
+    rungs = [f"{rung['arms']} for {rung['epochs']} epochs ({rung['steps']:,} steps)" for rung in budget["rungs"]]
+    if budget["unit"] == "steps":
+        paid = f"{budget['total']:,.0f} steps of the whole network, of which {budget['spent']:,.0f} were planned for"
+    else:
+        total, spent = (words.seconds(budget[name]) for name in ("total", "spent"))
+        paid = f"{total} of training (keeping what was trained is set aside), of which {spent} were planned for"
+    rates = ", ".join(f"{rate:g}" for rate in budget["learning_rates"])
+    held = ""
+    if audit["schedule"] != "constant":
+        held = f" The learning rate stays where it is, though train.schedule is {audit['schedule']}: who goes on is not known."
+    return (
+        f"Each of {len(audit['ways'])} ways, at each learning rate ({rates}), was trained on the target's training rows but for "
+        f"{audit['num_valid']:,} that were held out for validation. On the first rung of the ladder stood "
+        f"{'; of these the best went on, from where they stood: '.join(rungs)}. Who goes on, and who wins, the validation loss "
+        f"says; test rows played no part in it. The budget was {paid}. {budget['note']}{held}"
+    )
+
+
+def warnings(audit: Mapping[str, Any]) -> Iterator[str]:
+    """What the numbers can't say."""
+    if audit["num_valid"] < 100:
+        yield (
+            f"The winner was picked by {audit['num_valid']} validation rows. So few rows hardly tell ways apart that are not far "
+            "from each other: the standard error of each loss stands in the table."
+        )
 
 
 def section(audit: Mapping[str, Any], show: Show) -> Html:
@@ -51,11 +81,10 @@ def ways_table(audit: Mapping[str, Any]) -> Html:
         names = [name for name, found in (("wins", "winner"), ("oracle", "oracle")) if audit[found] == way["way"]]
         if way["way"] == audit["winner"]:
             marked = place
-        end = (
-            "to the end"
-            if way["rungs"] == last
-            else f"dropped after {audit['budget']['rungs'][way['rungs'] - 1]['epochs']}"
-        )
+        end = ""
+        if way["rungs"] < last:
+            after = audit["budget"]["rungs"][way["rungs"] - 1]["epochs"]
+            end = f", dropped after {after} epochs" + (", then trained on to compare" if way["finished"] else "")
         rows.append(
             (
                 short(way["way"]) + (f" ({', '.join(names)})" if names else "") + end,

@@ -232,8 +232,9 @@ def what_follows(run: Run, show: Show) -> Html:
 def asked(run: Run, show: Show) -> list[Html | None]:
     """The rule's map and table; or, where the audit chose, what it tried."""
     if run.audit is not None:
-        note = run.audit["budget"]["note"]
-        return [tag("h3", "What the audit tried"), tag("p", note) if note else None, contest.section(run.audit, show)]
+        notes = [tag("p", note, class_="warning") for note in contest.warnings(run.audit)]
+        done = tag("p", contest.how(run.audit))
+        return [tag("h3", "What the audit tried"), done, *notes, contest.section(run.audit, show)]
     return [
         tag("h3", f"The rule “{words.rule(run)}” on the map of size × similarity"),
         show("map", size_similarity.described(run), size_similarity.caption(run)),
