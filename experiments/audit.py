@@ -6,15 +6,18 @@ Every regime is tried on the target, by successive halving within a budget: all 
 Any config of `experiments.transfer` will do. The same command goes on where it was stopped.
 """
 
+import math
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from experiments import config as configs
-from experiments import phases, plans, workdir
+from experiments import phases, plans, signals, workdir
 from experiments.auditing.contest import hold
 from experiments.auditing.regret import Choice
 from experiments.auditing.summary import about_contest, summarise
@@ -61,6 +64,8 @@ def compute(config: Config, directory: Path, nets: Networks, data: Loaded, comma
     chosen = rules_plans(config, nets, data, known)
     ways = plans.ways(config, nets.target, target, chosen.values())
     choices = [Choice(by, str(plans.same_way(ways, plan)), plan.reason) for by, plan in chosen.items()]
+    scores, note = known_scores(config, nets, variables, data)
+    choices += choices_by_scores(scores, nets)
     place = phases.audit_ground(config, directory, nets, variables, data)
     contest = hold(
         place,
@@ -69,7 +74,7 @@ def compute(config: Config, directory: Path, nets: Networks, data: Loaded, comma
         test=Rows(target.test_x, target.test_y),
         finish=[choice.way for choice in choices],
     )
-    header = about(config, data, known, command) | about_contest(place)
+    header = about(config, data, known, command) | about_contest(place) | {"scores": scores, "scores_note": note}
     found = summarise(header, contest, labels=target.test_y, groups=target.test_groups, choices=choices)
     workdir.write_json(directory / "audit.json", found)
 
@@ -96,6 +101,40 @@ def rules_plans(config: Config, nets: Networks, data: Loaded, known: dict[str, S
         for rule in decision.RULES
         for how, similarity in known.items()
     }
+
+
+def known_scores(
+    config: Config, nets: Networks, variables: Variables, data: Loaded
+) -> tuple[dict[str, dict[str, float]], str]:
+    """{representation: {score: value}} of the target's training rows, before they train anything; or why there are none."""
+    key = jax.random.fold_in(phases.make_keys(config.seed).measure, 0xA0D17)
+    target = data.target
+    try:
+        found = signals.signals(
+            key,
+            nets.source,
+            variables,
+            Rows(target.train_x, target.train_y),
+            num_classes=len(target.class_names),
+            pooling=config.test.pooling,
+            source_head=data.source is not None,
+        )
+    except ValueError as error:
+        return {}, f"No scores: {error}."
+    return found, ""
+
+
+def choices_by_scores(scores: Mapping[str, Mapping[str, float]], nets: Networks) -> list[Choice]:
+    """What each score of layers would choose: to freeze all layers up to the one where it is highest."""
+    layers = {name: values for name, values in scores.items() if name != signals.OUTPUTS}
+    choices = []
+    for score in signals.OF_LAYERS if layers else ():
+        values = {name: found[score] for name, found in layers.items()}
+        if any(math.isfinite(value) for value in values.values()):
+            best = max(values, key=lambda name: (math.isfinite(values[name]), values[name]))
+            why = f"{score} is highest on {best}."
+            choices.append(Choice(f"{score}, by layer", signals.deepest(values, nets.target), why))
+    return choices
 
 
 def about(config: Config, data: Loaded, known: dict[str, Similarity], command: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments import workdir
+from experiments import checkpoints, workdir
 from experiments.config import Training
 from experiments.features import KeepFor
 from experiments.fits import digest, recipe, resumable_fit
@@ -19,6 +19,8 @@ from mmd_jax.transfer.finetune import FitState, Keep, Prepared
 from mmd_jax.transfer.freezing import check_frozen
 from mmd_jax.transfer.recipe import Recipe, schedule
 from mmd_jax.types import Plan, Rows, Stage, Variables
+
+PROBE = "linear_probe"  # the candidate that LP-FT begins as
 
 
 class Arm(NamedTuple):
@@ -50,7 +52,6 @@ class Ground(NamedTuple):
       content: a hash of the rows and weights.
       kept: outputs of frozen prefixes, shared by the candidates that freeze the same layers; filled on the way.
       prepared: stages by (candidate, number, learning rate of the stage before, where there is one); filled on the way.
-      stands: where linear probes stand that this process has trained, for LP-FT; filled on the way.
     """
 
     directory: Path
@@ -65,7 +66,6 @@ class Ground(NamedTuple):
     content: str
     kept: dict[Any, Rows]
     prepared: dict[Any, Prepared]
-    stands: dict[Arm, FitState]
 
 
 def ground(
@@ -83,7 +83,7 @@ def ground(
     """The ground of an audit, nothing prepared yet."""
     content = digest({"train": train, "valid": valid, "variables": variables})
     settings = checkpoint_seconds, keep_for, content
-    return Ground(directory, key, network, variables, train, valid, training, *settings, {}, {}, {})
+    return Ground(directory, key, network, variables, train, valid, training, *settings, {}, {})
 
 
 def settings(place: Ground, epochs: int) -> Recipe:
@@ -101,10 +101,7 @@ def trained(place: Ground, arm: Arm, epochs: int, first: int) -> FitState:
       first: epochs of the stages before, which are as long as the first rung.
     """
     number = len(arm.plan.stages) - 1
-    state = _fit(place, arm, number, stage_of(place, arm, number, first), epochs)
-    if arm.plan.regime == "linear_probe":
-        place.stands[arm] = state
-    return state
+    return _fit(place, arm, number, stage_of(place, arm, number, first), epochs)
 
 
 def stage_of(place: Ground, arm: Arm, number: int, first: int) -> Prepared:
@@ -156,8 +153,6 @@ def prefix_of(place: Ground, stage: Stage) -> tuple[str, ...]:
 
 def forget(place: Ground, going_on: Collection[Arm]) -> None:
     """Lets go of what only dropped arms need."""
-    for arm in [arm for arm in place.stands if arm not in going_on]:
-        del place.stands[arm]
     ways = {arm.way for arm in going_on}
     for name in [name for name in place.prepared if name[0] not in ways]:
         del place.prepared[name]
@@ -173,7 +168,7 @@ def _fit(place: Ground, arm: Arm, number: int, prepared: Prepared, epochs: int) 
     name = fit_name(arm, number)
     if number < len(arm.plan.stages) - 1:
         # The classifier of LP-FT is the linear probe's: taken over where that has just been trained.
-        begin = _shared(place, arm, number, how) or begin
+        begin = _of_probe(place, arm, prepared, begin, how) or begin
     state = resumable_fit(
         place.directory, name, place.network, prepared, begin, how, about=about, seconds=place.checkpoint_seconds
     )
@@ -209,11 +204,10 @@ def fit_name(arm: Arm, number: int) -> str:
     return f"audit-{arm.way.replace(' ', '_')}-rate{arm.learning_rate:g}-stage{number}"
 
 
-def _shared(place: Ground, arm: Arm, number: int, how: Recipe) -> FitState | None:
-    """Where another arm stands that this stage is the whole of, if it has not gone further than this stage should."""
-    last = schedule(len(place.train.y), how)[0]
-    for other, state in place.stands.items():
-        same = number == 0 and other.plan.stages == arm.plan.stages[:1] and other.learning_rate == arm.learning_rate
-        if same and int(state.train.step) <= last:
-            return state
-    return None
+def _of_probe(place: Ground, arm: Arm, prepared: Prepared, begin: FitState, how: Recipe) -> FitState | None:
+    """Where the linear probe stands at this learning rate, if it is the same fit and has gone no further than `how` goes."""
+    probe = arm._replace(way=PROBE, plan=arm.plan._replace(stages=arm.plan.stages[:1]))
+    about = workdir.plain(about_fit(place, probe, 0, prepared))
+    found = checkpoints.restore(place.directory / "checkpoints" / fit_name(probe, 0), begin)
+    same = found.step is not None and found.about == about
+    return found.tree if same and int(found.tree.train.step) <= schedule(len(place.train.y), how)[0] else None

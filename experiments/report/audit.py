@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import workdir
-from experiments.report import audit_plots
+from experiments.report import audit_plots, words
 from experiments.report.contest import how, number, section, share, warnings
 from experiments.report.markup import Html, join, table, tag
 from experiments.report.page import Shower, document
@@ -56,6 +56,7 @@ def render(audit: Audit, pictures: Mapping[str, bytes]) -> bytes:
         section(audit, show),
         tag("h2", "What rules and scores would have chosen"),
         regrets(audit),
+        scores_table(audit),
         tag("h2", "How to repeat it"),
         tag("pre", audit["command"]),
         tag("p", f"Seed {audit['seed']}. {audit['note']}"),
@@ -114,6 +115,41 @@ def regrets(audit: Audit) -> Html:
             ),
         ]
     )
+
+
+def scores_table(audit: Audit) -> Html | None:
+    """Every score of every representation; the highest of each column is what its score chooses by."""
+    scores = audit.get("scores") or {}
+    if not scores:
+        return tag("p", audit["scores_note"]) if audit.get("scores_note") else None
+    columns = list(dict.fromkeys(score for values in scores.values() for score in values))
+    known = {score: [number_or(values.get(score)) for values in scores.values()] for score in columns}
+    best = {score: max(values) for score, values in known.items()}
+
+    def cell(score: str, value: float | None) -> Html | str:
+        if value is None:
+            return ""
+        return tag("b", words.significant(value)) if value == best[score] else words.significant(value)
+
+    rows = [(name, *(cell(score, values.get(score)) for score in columns)) for name, values in scores.items()]
+    return join(
+        [
+            tag("h3", "Transferability scores of the target's training rows"),
+            table(
+                ("representation", *columns),
+                rows,
+                numbers=range(1, len(columns) + 1),
+                caption="Of the network as it came, before anything was trained on the target; in each column the highest is "
+                "bold. Different columns are different scales. A score of layers chooses to freeze all layers up to its highest; "
+                "leep and nce are of the source's own outputs, and choose nothing here.",
+            ),
+        ]
+    )
+
+
+def number_or(value: float | None) -> float:
+    """A score; what is none, or was not finite, is below all."""
+    return float("-inf") if value is None else float(value)
 
 
 def way_of(audit: Audit, name: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import audit, candidates, phases, plans, transfer, workdir
+from experiments import audit, candidates, phases, plans, signals, transfer, workdir
 from experiments import config as configs
 from experiments.auditing import arms, budget, contest, ladder, regret, summary
 from experiments.auditing.arms import Arm
@@ -322,7 +322,9 @@ def test_the_audit_of_a_config_shows_every_way_and_what_each_rule_would_cost(run
     names = {way["way"] for way in found["ways"]}
     assert {"linear_probe", "lp_ft", "finetune_all", "from_scratch"} <= names
     assert {choice["by"] for choice in found["choices"]} >= {"patent, p-value", "quadrant, p-value"}
+    assert {choice["by"] for choice in found["choices"]} >= {f"{score}, by layer" for score in signals.OF_LAYERS}
     assert {choice["way"] for choice in found["choices"]} <= names
+    assert {"inputs", "fc1", "outputs"} == {*found["scores"]}
     best = max(way["test"]["estimate"] for way in found["ways"])
     assert next(way for way in found["ways"] if way["way"] == found["oracle"])["test"]["estimate"] == best
     page = (run / "report.html").read_text()
@@ -358,6 +360,15 @@ def test_the_rule_audit_takes_the_winner_and_never_looks_at_test_rows(few, tmp_p
 def test_the_budget_of_an_audit_does_not_matter_to_runs_without_one(tmp_path):
     phases.open_workdir(tiny.config, tmp_path / "run")
     phases.open_workdir(replace(tiny.config, audit=Audit(steps=70)), tmp_path / "run")
+
+
+def test_rows_too_few_for_scores_are_no_hindrance():
+    data = phases.load(tiny.config)
+    target = data.target._replace(train_x=data.target.train_x[:4], train_y=np.arange(4, dtype=np.int32))
+    nets = phases.build(tiny.config, data)
+    variables = nets.source.init(jax.random.key(0), target.train_x)
+    scores, note = audit.known_scores(tiny.config, nets, variables, data._replace(target=target))
+    assert scores == {} and note.startswith("No scores") and audit.choices_by_scores(scores, nets) == []
 
 
 @pytest.mark.parametrize(
