@@ -5,7 +5,7 @@ from collections.abc import Callable
 from experiments.report import contest, size_similarity, words
 from experiments.report.markup import Html, join, table, tag
 from experiments.report.plots import units
-from experiments.report.run import Measured, Run, measured
+from experiments.report.run import AUDIT, Measured, Run, measured
 
 # (name of a figure, what a screen reader says, caption …) -> the figure, or none where the run has no such picture.
 Show = Callable[..., Html | None]
@@ -105,7 +105,7 @@ def nothing_measured(run: Run) -> str:
     if run.config["source"] is None:
         row = (
             ""
-            if run.result["plan"]["rule"] == "given" or run.config["decision"]["assume"]
+            if run.result["plan"]["rule"] in ("given", AUDIT) or run.config["decision"]["assume"]
             else (" Where similarity is unknown, the rule's row for dissimilar data applies.")
         )
         return f"No MMD was measured because the network came without source rows.{row}"

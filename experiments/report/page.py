@@ -7,7 +7,7 @@ from pathlib import Path
 from experiments import workdir
 from experiments.report import audit_plots, evidence, plots, record, words
 from experiments.report.markup import Html, join, table, tag
-from experiments.report.run import Run, pvalue_decides, read
+from experiments.report.run import AUDIT, Run, pvalue_decides, read
 from experiments.report.style import CSS
 
 
@@ -189,7 +189,7 @@ def warnings(run: Run) -> Html | None:
             "No MMD was measured because the network came without source rows"
             + (
                 "."
-                if plan["rule"] == "given" or run.config["decision"]["assume"]
+                if plan["rule"] in ("given", AUDIT) or run.config["decision"]["assume"]
                 else "; the row for dissimilar data applies."
             )
         )
