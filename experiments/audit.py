@@ -133,7 +133,7 @@ def choices_by_scores(scores: Mapping[str, Mapping[str, float]], nets: Networks)
         if any(math.isfinite(value) for value in values.values()):
             best = max(values, key=lambda name: (math.isfinite(values[name]), values[name]))
             why = f"{score} is highest on {best}."
-            choices.append(Choice(f"{score}, by layer", signals.deepest(values, nets.target), why))
+            choices.append(Choice(score, signals.deepest(values, nets.target), why))
     return choices
 
 
