@@ -112,7 +112,7 @@ class Decision:
     """From the evidence to a plan."""
 
     rule: str = "quadrant"
-    """patent | quadrant"""
+    """patent | quadrant | audit (try every way within the budget of `audit`, and take the best)"""
     regime: str = ""
     """Skip the rule: linear_probe | finetune_top | finetune_all | lp_ft | from_scratch"""
     representation: str = "inputs"
@@ -187,6 +187,18 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Audit:
+    """What `experiments.audit`, and the rule audit, may spend on trying every way to reuse the network."""
+
+    minutes: float | None = 5.0
+    """Of training, all ways together; measured and turned into steps once. Compiling and testing come on top."""
+    steps: int | None = None
+    """Instead: so many steps of the whole network; a cheaper step counts by its FLOPs. Needs no clock."""
+    eta: int = 3
+    """Of the ways on a rung of the ladder, 1 / eta go on to the next, and are trained eta times as long."""
+
+
+@dataclass(frozen=True)
 class Config:
     """One run: measure, test, decide, fine-tune, report."""
 
@@ -199,6 +211,7 @@ class Config:
     decision: Decision = field(default_factory=Decision)
     pretrain: Training = field(default_factory=Training)
     train: Training = field(default_factory=Training)
+    audit: Audit = field(default_factory=Audit)
     seed: int = 0
     data_dir: str = "data"
     """Where `make data` put the real data sets."""
@@ -208,21 +221,24 @@ class Config:
     """plan: stop after the decision, with the estimated cost of each regime."""
 
 
-def load(argv: Sequence[str]) -> tuple[Config, Path]:
-    """`load_as` for the main job."""
-    return load_as(Config, check, argv)
+def load(argv: Sequence[str], *, suffix: str = "") -> tuple[Config, Path]:
+    """`load_as` for the main job, and for others that read its config, whose default work directory is runs/NAME + suffix."""
+    return load_as(Config, check, argv, suffix=suffix)
 
 
-def load_as(kind: type[Settings], check: Callable[[Settings], None], argv: Sequence[str]) -> tuple[Settings, Path]:
+def load_as(
+    kind: type[Settings], check: Callable[[Settings], None], argv: Sequence[str], *, suffix: str = ""
+) -> tuple[Settings, Path]:
     """Reads `--config FILE [--workdir DIR] [--field.sub value ...]`.
 
     Args:
       kind: the dataclass that the file's `config` is one of; it has a `name`, and a default for every field.
       check: refuses values that can't be meant, by a ValueError.
       argv: the arguments after the program's name.
+      suffix: of the default work directory's name.
 
     Returns:
-      The checked settings, and the work directory (default: runs/NAME).
+      The checked settings, and the work directory (default: runs/NAME + suffix).
 
     Raises:
       ValueError: if the file defines no such config, a field is misspelt (with the nearest names), or a value is of another
@@ -247,7 +263,7 @@ def load_as(kind: type[Settings], check: Callable[[Settings], None], argv: Seque
         config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
     )
     check(config)
-    return config, known.workdir or Path("runs") / getattr(config, "name")  # noqa: B009 (mypy: any dataclass)
+    return config, known.workdir or Path("runs") / (getattr(config, "name") + suffix)  # noqa: B009 (mypy: any dataclass)
 
 
 def read(path: Path, kind: type[Settings]) -> Settings:
@@ -407,6 +423,12 @@ def check(config: Config) -> None:
             expect(0 < fraction < 1, f"{name}.test_fraction", fraction, "a share between 0 and 1")
             expect(data.limit is None or data.limit >= 2, f"{name}.limit", data.limit, "at least 2 rows")
             expect(data.max_categories >= 1, f"{name}.max_categories", data.max_categories, "at least 1")
+    audit = config.audit
+    if audit.minutes is None and audit.steps is None:
+        problems.append("audit.minutes and audit.steps are both none; give one")
+    expect(audit.minutes is None or 0 < audit.minutes < inf, "audit.minutes", audit.minutes, "a positive number")
+    expect(audit.steps is None or audit.steps >= 1, "audit.steps", audit.steps, "at least 1")
+    expect(audit.eta >= 2, "audit.eta", audit.eta, "at least 2")
     if config.source is None and not config.model.weights:
         problems.append("source is none and model.weights is empty; give data to pretrain on, or weights to restore")
     expect(0 <= config.seed < 2**32, "seed", config.seed, "0 … 2³² − 1")

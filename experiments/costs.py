@@ -113,6 +113,18 @@ def step_cost(network: Network, prepared: Prepared, recipe: Recipe, *, norm: boo
     return Cost(program.flops, min(program.seconds() for _ in range(repeats + 1)), program.megabytes)
 
 
+def step_flops(network: Network, prepared: Prepared, recipe: Recipe) -> float:
+    """Floating-point operations of a step as it is traced: the same on every machine, and nothing is compiled for it."""
+    rows, stage = prepared.train, prepared.stage
+    first = slice(0, min(recipe.batch_size, len(rows.y)))
+    unvalidated = prepared._replace(valid=None)
+    state = finetune.begin_fit(network, unvalidated, learning_rate=1e-3, recipe=recipe).train
+    step = finetune.make_step(network, stage, recipe, state.variables["params"], start=prepared.start)
+    batch = rows.x[first], rows.y[first]
+    analysis = jax.jit(partial(step, key=prepared.step_key)).lower(state, batch).cost_analysis()
+    return float((analysis or {}).get("flops", np.nan))
+
+
 def compile_step(network: Network, prepared: Prepared, recipe: Recipe, *, norm: bool = True) -> Program:
     """The step of one stage, ready to be timed.
 

@@ -18,20 +18,25 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import checkpoints, evaluation, networks, results, sources, workdir
+from experiments.auditing.arms import Ground, ground
+from experiments.auditing.contest import hold
+from experiments.auditing.summary import about_contest, summarise, winning_plan
 from experiments.config import Config, Training, wants_verdict
 from experiments.costs import plan_cost, table
 from experiments.datasets.select import split_rows
 from experiments.features import KeepFor, on_disk
 from experiments.fits import Arm, adapt, recipe
-from experiments.measure import Measurement, deciding_test, measure
+from experiments.measure import Measurement, measure
 from experiments.measure import check as check_inputs
 from experiments.networks import INPUTS
+from experiments.plans import RULES, cached, chosen_plan, given_plan, is_audited, similarity_known, ways
+from experiments.plans import plan_by_rule as plan_by_rule  # for scripts, which ask phases
 from experiments.progress import track
 from experiments.verdicts import Judged, judge
 from experiments.verdicts import check as check_margin
 from mmd_jax.models.layered import Network
 from mmd_jax.transfer import decision, inference
-from mmd_jax.transfer.prefix import num_prefix, prefix_rows, with_caching
+from mmd_jax.transfer.prefix import num_prefix, prefix_rows
 from mmd_jax.types import Plan, Rows, Similarity, Variables
 
 # Settings that a second command may change without becoming another run.
@@ -180,8 +185,8 @@ def build(config: Config, data: Loaded) -> Networks:
     source = target if data.source is None else networks.build(config.model, len(data.source.class_names), example)
 
     settings, test = config.decision, config.test
-    if settings.rule not in decision.RULES:
-        raise ValueError(f"decision.rule = {settings.rule!r}; there are {', '.join(decision.RULES)}")
+    if settings.rule not in RULES:
+        raise ValueError(f"decision.rule = {settings.rule!r}; there are {', '.join(RULES)}")
     if settings.regime and settings.regime not in decision.REGIMES:
         raise ValueError(f"decision.regime = {settings.regime!r}; there are {', '.join(decision.REGIMES)}")
     seen = jax.eval_shape(lambda x: source.features(source.init(jax.random.key(0), x), x), example)
@@ -221,7 +226,9 @@ def build(config: Config, data: Loaded) -> Networks:
 
 def open_workdir(config: Config, directory: Path) -> None:
     """Makes the work directory, or opens the one that this config started."""
-    workdir.open_workdir(directory, config, ignore=NOT_THE_RUN)
+    # The audit's budget belongs to the runs that have one.
+    ignore = NOT_THE_RUN if is_audited(config) else (*NOT_THE_RUN, "audit")
+    workdir.open_workdir(directory, config, ignore=ignore)
 
 
 def save_splits(directory: Path, data: Loaded) -> None:
@@ -287,7 +294,11 @@ def measure_and_decide(
     if measurement is not None and wants_verdict(config):
         assert data.source is not None
         judged = judge(config, key, nets.source, variables, data.source, data.target, measurement)
-    similarity, plan = decide(config, nets.target, variables, data, measurement, judged)
+    if is_audited(config):
+        similarity = similarity_known(config, measurement, judged)
+        plan = audited(config, directory, nets, variables, data)
+    else:
+        similarity, plan = decide(config, nets.target, variables, data, measurement, judged)
     results.write_decided(directory, measurement, judged, similarity, plan, data)
     return results.read_decided(directory)
 
@@ -300,71 +311,30 @@ def decide(
     measurement: Measurement | None,
     judged: Judged | None,
 ) -> tuple[Similarity, Plan]:
-    """What is known of P = Q, and the plan that follows from it."""
-    settings, target = config.decision, data.target
-    if settings.assume is not None:
-        similarity = Similarity(settings.assume, f"The user assumes that source and target are {settings.assume}.")
-    elif measurement is None:
-        similarity = Similarity("unknown", "The network came without source rows, so nothing could be measured.")
-    else:
-        name, m, n = settings.representation, measurement.m, measurement.n
-        if judged is None:
-            result = deciding_test(config, measurement)
-            similarity = decision.similarity(result, representation=name, alpha=config.test.alpha, m=m, n=n)
-        else:
-            similarity = decision.similarity_of_verdict(judged.verdict, representation=name, m=m, n=n)
-    if settings.regime:
-        reason = f"The user chose the regime {settings.regime}."
-        plan = given_plan(config, network, settings.regime, reason, augment=bool(settings.augment))
-    else:
-        plan = plan_by_rule(config, settings.rule, network, similarity, target)
-    return similarity, cached(config, network, plan, target)
+    """What is known of P = Q, and the plan that the user named or that a rule makes of it."""
+    similarity = similarity_known(config, measurement, judged)
+    return similarity, chosen_plan(config, network, similarity, data.target)
 
 
-def plan_by_rule(config: Config, rule: str, network: Network, similarity: Similarity, target: sources.Dataset) -> Plan:
-    """What a rule makes of what is known, with the config's thresholds and overrides."""
-    settings = config.decision
-    return decision.decide(
-        rule,
-        similarity,
-        network,
-        num_rows=len(target.train_y),
-        num_classes=len(target.class_names),
-        small=settings.small,
-        large=settings.large,
-        small_per_class=settings.small_per_class,
-        pretrained_rate=settings.pretrained_rate,
-        num_frozen=settings.num_frozen,
-        frozen=settings.frozen,
-        layer_decay=settings.layer_decay,
-        augment=settings.augment,
-    )
+def audited(config: Config, directory: Path, nets: Networks, variables: Variables, data: Loaded) -> Plan:
+    """The way that wins on the target's training rows, some of which are held out for that; audit.json has them all."""
+    place = audit_ground(config, directory, nets, variables, data)
+    contest = hold(place, ways(config, nets.target, data.target), config.audit)
+    workdir.write_json(directory / "audit.json", summarise(about_contest(place), contest))
+    return winning_plan(contest)
 
 
-def given_plan(config: Config, network: Network, regime: str, reason: str, *, augment: bool = False) -> Plan:
-    """The plan of a regime that no rule chose; finetune_top freezes the base unless the config says how many layers."""
-    settings = config.decision
-    stages = decision.stages_of(
-        regime,
-        network.layers,
-        num_frozen=network.num_base if settings.num_frozen is None else settings.num_frozen,
-        frozen=settings.frozen,
-        pretrained_rate=settings.pretrained_rate,
-        layer_decay=settings.layer_decay,
-        augment=augment,
-    )
-    return Plan("given", regime, stages, reason)
-
-
-def cached(config: Config, network: Network, plan: Plan, target: sources.Dataset) -> Plan:
-    """The plan, with its decision for or against caching the frozen prefix."""
-    return with_caching(
-        plan,
-        network,
-        target.train_x[:1],
-        num_rows=len(target.train_y),
-        limit_bytes=config.train.cache_limit_mb * 1e6,
-        cache=config.train.cache,
+def audit_ground(config: Config, directory: Path, nets: Networks, variables: Variables, data: Loaded) -> Ground:
+    """What the ways of an audit stand on: the rows and the key that `reuse` will have."""
+    return ground(
+        directory,
+        make_keys(config.seed).adapt,
+        nets.target,
+        variables,
+        *split(data.target, config.train, config.seed),
+        config.train,
+        checkpoint_seconds=config.checkpoint_seconds,
+        keep_for=kept_features(config),
     )
 
 

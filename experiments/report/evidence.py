@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from experiments.report import size_similarity, words
+from experiments.report import contest, size_similarity, words
 from experiments.report.markup import Html, join, table, tag
 from experiments.report.plots import units
-from experiments.report.run import Measured, Run, measured
+from experiments.report.run import AUDIT, Measured, Run, measured
 
 # (name of a figure, what a screen reader says, caption …) -> the figure, or none where the run has no such picture.
 Show = Callable[..., Html | None]
@@ -105,7 +105,7 @@ def nothing_measured(run: Run) -> str:
     if run.config["source"] is None:
         row = (
             ""
-            if run.result["plan"]["rule"] == "given" or run.config["decision"]["assume"]
+            if run.result["plan"]["rule"] in ("given", AUDIT) or run.config["decision"]["assume"]
             else (" Where similarity is unknown, the rule's row for dissimilar data applies.")
         )
         return f"No MMD was measured because the network came without source rows.{row}"
@@ -118,6 +118,8 @@ def what_decides(run: Run) -> str:
         return "This is the user's own assumption, used in place of a test; the tests below only describe."
     if run.result["plan"]["rule"] == "given":
         return "The user chose the regime, so no test decided anything; the tests below only describe."
+    if run.audit is not None:
+        return "The regime was chosen by trying every one on the target, so no test decided anything; the tests only describe."
     name = run.config["decision"]["representation"]
     where = "the network's inputs" if name == "inputs" else f"layer {name}"
     level = f"{run.config['test']['alpha']:g}"
@@ -222,11 +224,22 @@ def what_follows(run: Run, show: Show) -> Html:
                 + (" The stages are carried out one after the other." if len(plan["stages"]) > 1 else ""),
             ),
             tag("p", tag("b", "Kept outputs of frozen layers (cache). "), " ".join(caches)) if caches else None,
-            tag("h3", f"The rule “{words.rule(run)}” on the map of size × similarity"),
-            show("map", size_similarity.described(run), size_similarity.caption(run)),
-            grid(run),
+            *asked(run, show),
         ]
     )
+
+
+def asked(run: Run, show: Show) -> list[Html | None]:
+    """The rule's map and table; or, where the audit chose, what it tried."""
+    if run.audit is not None:
+        notes = [tag("p", note, class_="warning") for note in contest.warnings(run.audit)]
+        done = tag("p", contest.how(run.audit))
+        return [tag("h3", "What the audit tried"), done, *notes, contest.section(run.audit, show)]
+    return [
+        tag("h3", f"The rule “{words.rule(run)}” on the map of size × similarity"),
+        show("map", size_similarity.described(run), size_similarity.caption(run)),
+        grid(run),
+    ]
 
 
 def grid(run: Run) -> Html | None:

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from experiments import workdir
-from experiments.report import evidence, plots, record, words
+from experiments.report import audit_plots, evidence, plots, record, words
 from experiments.report.markup import Html, join, table, tag
-from experiments.report.run import Run, pvalue_decides, read
+from experiments.report.run import AUDIT, Run, pvalue_decides, read
 from experiments.report.style import CSS
 
 
@@ -31,7 +31,8 @@ def answer(directory: str | Path) -> str:
 
 def figures(directory: str | Path) -> dict[str, bytes]:
     """Every figure of a run by file name, as SVG and as PNG; the same run gives the same bytes."""
-    return plots.figures(read(directory))
+    run = read(directory)
+    return plots.figures(run) | ({} if run.audit is None else audit_plots.figures(run.audit, run.metrics))
 
 
 def render(directory: str | Path, pictures: Mapping[str, bytes]) -> bytes:
@@ -188,7 +189,7 @@ def warnings(run: Run) -> Html | None:
             "No MMD was measured because the network came without source rows"
             + (
                 "."
-                if plan["rule"] == "given" or run.config["decision"]["assume"]
+                if plan["rule"] in ("given", AUDIT) or run.config["decision"]["assume"]
                 else "; the row for dissimilar data applies."
             )
         )

@@ -30,7 +30,7 @@ def figures(run: Run) -> dict[str, bytes]:
             ("samples", samples),
             ("mmd", mmd),
             ("verdict", verdict),
-            ("map", size_similarity.picture),
+            ("map", lambda run: None if run.audit else size_similarity.picture(run)),
             ("plan", plan_picture),
             ("curves", adaptation),
             ("pretraining", pretraining),

@@ -9,6 +9,7 @@ import numpy as np
 from experiments import workdir
 
 INPUTS = "inputs"
+AUDIT = "audit"  # the rule that asks no test
 _FIT = re.compile(r"(?P<arm>reuse|from_scratch|pretrain)-rate(?P<rate>.+)-stage(?P<stage>\d+)")
 
 
@@ -20,12 +21,14 @@ class Run(NamedTuple):
       result: result.json.
       metrics: the rows of metrics.jsonl.
       evidence: the arrays of evidence.npz by name; any may be missing (rows that are not images, no source rows).
+      audit: audit.json, where the rule `audit` chose.
     """
 
     config: dict[str, Any]
     result: dict[str, Any]
     metrics: list[dict[str, Any]]
     evidence: dict[str, np.ndarray]
+    audit: dict[str, Any] | None = None
 
 
 class Curve(NamedTuple):
@@ -88,11 +91,13 @@ def read(directory: str | Path) -> Run:
       ValueError: a file is damaged.
     """
     directory = Path(directory)
+    result = workdir.read_json(directory / "result.json")
     return Run(
         workdir.read_json(directory / "config.json"),
-        workdir.read_json(directory / "result.json"),
+        result,
         workdir.read_metrics(directory / "metrics.jsonl"),
         workdir.read_npz(directory / "evidence.npz"),
+        workdir.read_json(directory / "audit.json") if result["plan"]["rule"] == AUDIT else None,
     )
 
 
@@ -128,7 +133,7 @@ def pvalue_decides(run: Run) -> bool:
         run.result["two_sample"] is not None
         and run.result.get("verdict") is None
         and run.config["decision"]["assume"] is None
-        and run.result["plan"]["rule"] != "given"
+        and run.result["plan"]["rule"] not in ("given", AUDIT)
     )
 
 
@@ -137,7 +142,7 @@ def verdict_decides(run: Run) -> bool:
     return (
         run.result.get("verdict") is not None
         and run.config["decision"]["assume"] is None
-        and run.result["plan"]["rule"] != "given"
+        and run.result["plan"]["rule"] not in ("given", AUDIT)
     )
 
 

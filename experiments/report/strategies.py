@@ -13,19 +13,11 @@ from experiments import workdir
 from experiments.report.markup import Html, table, tag
 from experiments.report.page import Shower, document
 from experiments.report.plots import save
-from experiments.report.style import BLACK, BLUE, CSS, GREY, MATPLOTLIB, ORANGE, SKY, VERMILION, WIDTH
+from experiments.report.style import CSS, GREY, MATPLOTLIB, WIDTH
 from experiments.report.transferability import as_csv
+from experiments.report.ways import LOOKS, compared, points, short
 
 Study = dict[str, Any]
-
-SHORT = {"linear_probe": "frozen base", "finetune_all": "all fine-tuned", "lp_ft": "classifier, then all"}
-LOOKS = {
-    "linear_probe": {"color": BLUE, "marker": "s"},
-    "finetune_top": {"color": SKY, "marker": "^"},
-    "finetune_all": {"color": ORANGE, "marker": "o"},
-    "lp_ft": {"color": BLACK, "marker": "P"},
-    "from_scratch": {"color": VERMILION, "marker": "D", "ls": "--"},
-}
 
 
 def write(directory: str | Path) -> None:
@@ -93,25 +85,6 @@ def answer(study: Study) -> str:
     if found := difference(study, labels, best, "from_scratch"):
         said.append(f"It is {compared(found)} from scratch ({points(found)}).")
     return " ".join(said)
-
-
-def compared(found: dict[str, float]) -> str:
-    """Better, worse or neither, as the interval says."""
-    return "better than" if found["low"] > 0 else "worse than" if found["high"] < 0 else "not told apart from"
-
-
-def points(found: dict[str, float]) -> str:
-    """A difference of shares in points, with its interval."""
-    estimate, low, high = (100 * found[key] for key in ("estimate", "low", "high"))
-    return f"{estimate:+.1f} points, {low:+.1f} … {high:+.1f}"
-
-
-def short(way: str) -> str:
-    """A way in a few words."""
-    regime, *rest = way.split(" ")
-    if regime == "finetune_top":
-        return f"{rest[0]} layer{'' if rest[0] == '1' else 's'} frozen" + (", augmented" if "augmented" in rest else "")
-    return SHORT.get(regime, regime.replace("_", " ")) + (", augmented" if "augmented" in rest else "")
 
 
 def as_text(study: Study) -> str:

@@ -136,9 +136,9 @@ def cell(run: Run) -> tuple[str, str] | None:
 
 
 def rule(run: Run) -> str:
-    """The rule that chose; where the user did, the one that would have been asked."""
-    found = run.result["plan"]["rule"]
-    return found if found in RULES else run.config["decision"]["rule"]
+    """The rule that chose; where the user did, the one that would have been asked, if it has a table."""
+    asked = (run.result["plan"]["rule"], run.config["decision"]["rule"])
+    return next((rule for rule in asked if rule in RULES), "quadrant")
 
 
 def sizes(run: Run) -> dict[str, str]:
