@@ -16,7 +16,7 @@ import jax
 
 from experiments import cells, workdir
 from experiments.cells import Cell
-from experiments.collection.agreement import Agreement, agreements, by_signal, by_target
+from experiments.collection.agreement import agreements, by_signal, by_target
 from experiments.collection.trial import SCRATCH, WAYS, Study, build_library, load, load_target, measured, scratch
 from experiments.errors import reported
 from experiments.sources import Dataset
@@ -96,11 +96,10 @@ def text(found: Mapping[str, Any]) -> str:
             f"{'signal':<34} {'Spearman':>9} {'interval':>17} {'Kendall':>8} {'lost, points':>13}",
         ]
         for row in found[way]["agreements"]:
-            one = Agreement(**row)
-            rho, tau, lost = (dict(part) for part in one[1:])  # type: ignore[call-overload]
-            span = f"{rho['low']:+.2f} … {rho['high']:+.2f}"
+            rho, tau, lost = (row[name] for name in ("spearman", "kendall", "lost"))
+            span, points = f"{rho['low']:+.2f} … {rho['high']:+.2f}", 100 * lost["estimate"]
             lines.append(
-                f"{one.signal:<34} {rho['estimate']:>+9.2f} {span:>17} {tau['estimate']:>+8.2f} {100 * lost['estimate']:>13.1f}"
+                f"{row['signal']:<34} {rho['estimate']:>+9.2f} {span:>17} {tau['estimate']:>+8.2f} {points:>13.1f}"
             )
     return "\n".join(lines)
 

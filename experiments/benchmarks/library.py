@@ -68,7 +68,6 @@ def measure(library: Path, repeats: int) -> dict[str, float]:
     format = settings.read(library)
     target = a_target(format)
     sketches = sketching.sketch_inputs(format, jax.random.key(0), target.train_x)
-    entries.embedding(sketches)  # compiles
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds = np.inf
     for _ in range(repeats):

@@ -98,7 +98,7 @@ def advise(
         )
         return Advice(None, (), ranked, baselines, sentence)
     best, others = winners[0], winners[1:]
-    apart: Sequence[float] = holm([_better(correct[best], correct[i], groups) for i in others]) if others else []
+    apart = holm([_better(correct[best], correct[i], groups) for i in others])
     ties = tuple(names[i] for i, p in zip(others, apart) if p > alpha)
     lead = standings[best]
     sentence = (

@@ -23,7 +23,7 @@ from experiments.collection.settings import Format
 from experiments.collection.sketching import Place, Sketches
 from experiments.config import Model
 from mmd_jax.models.layered import Network
-from mmd_jax.two_sample.sketches import mean_of_bins
+from mmd_jax.two_sample.sketch_comparison import mean_embedding
 from mmd_jax.types import Variables
 
 WHAT, VERSION = "mmd_jax library entry's description", 1
@@ -113,7 +113,7 @@ def write(
     inputs = sketching.sketch_inputs(format, key_of(format, name, 0), trained)
     at = sketching.places(network, variables, rows.held)
     layers = sketching.sketch_layers(format, key_of(format, name, 1), network, variables, rows.held, at)
-    workdir.write_npz(folder / "embedding.npz", embedding(inputs))
+    workdir.write_npz(folder / "embedding.npz", mean_embedding(inputs)._asdict())
     workdir.write_npz(folder / "inputs.npz", sketching.to_file({networks.INPUTS: inputs}))
     arrays = {f"{layer}/{field}": np.asarray(v) for layer, place in at.items() for field, v in place._asdict().items()}
     workdir.write_npz(
@@ -135,12 +135,6 @@ def write(
         "flops_per_row": flops_per_row(network, variables, rows.held),
     }
     workdir.write_json(folder / "entry.json", description)
-
-
-def embedding(inputs: Sketches) -> dict[str, np.ndarray]:
-    """{"mean" [R], "size" []} of the sketches of the inputs."""
-    mean, size = mean_of_bins(*sketching.joined(inputs)[2:])
-    return {"mean": np.asarray(mean, np.float32), "size": np.asarray(size, np.int64)}
 
 
 def key_of(format: Format, name: str, purpose: int) -> jax.Array:

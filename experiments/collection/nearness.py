@@ -9,6 +9,7 @@ from experiments.collection import entries, settings, sketching
 from experiments.collection.settings import Format
 from experiments.collection.sketching import Sketches
 from experiments.sources import Dataset
+from mmd_jax.two_sample.sketch_comparison import mean_embedding, mmd2_from_embeddings
 
 
 class Near(NamedTuple):
@@ -59,28 +60,11 @@ def nearest(library: Path, format: Format, target: Dataset, *, name: str) -> Nea
 
 def compared(library: Path, format: Format, sketches: Sketches) -> tuple[list[str], np.ndarray, dict[str, str]]:
     """The names of all entries, their unbiased MMD², and {name: why} of those that can't be read; some at a time."""
-    mine = entries.embedding(sketches)
+    mine = mean_embedding(sketches)
     names: list[str] = []
-    found, damaged = [np.zeros(0)], {}
+    found, damaged = [np.zeros(0)], dict[str, str]()
     for some in entries.embeddings(library, format):
         names += some.names
-        found.append(distances(mine["mean"], int(mine["size"]), some.means, some.sizes))
+        found.append(mmd2_from_embeddings(mine, some.means, some.sizes))
         damaged |= some.damaged
     return names, np.concatenate(found), damaged
-
-
-def distances(target: np.ndarray, size: int, means: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Unbiased MMD² between one sample and each of E others, from their mean features.
-
-        MMD²ᵤ = ‖x̄ − ȳ‖² − (1 − ‖x̄‖²)/(m − 1) − (1 − ‖ȳ‖²)/(n − 1)
-
-    Args:
-      target: ȳ, [R].
-      size: n.
-      means: x̄ of each, [E, R].
-      sizes: m of each, [E].
-    """
-    mine = target.astype(np.float64)
-    squares, square = np.einsum("er,er->e", means, means, dtype=np.float64), float(mine @ mine)
-    biased = squares + square - 2 * (means @ target).astype(np.float64)
-    return biased - (1 - squares) / (sizes - 1) - (1 - square) / (size - 1)

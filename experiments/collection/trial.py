@@ -12,7 +12,7 @@ import numpy as np
 from experiments import phases, sources
 from experiments.candidates import candidates
 from experiments.collection import adding, entries, settings, sketching, store
-from experiments.config import Config, Data, Decision, Model, Training, load_as
+from experiments.config import Config, Data, Decision, Model, Training, from_json, load_as
 from experiments.config import check as check_run
 from experiments.fits import recipe
 from experiments.networks import INPUTS, build
@@ -134,7 +134,9 @@ def measured(study: Study, library: Path, name: str, target: Dataset, seed: int)
     found = {where: dict(values) for where, values in said.items()}
     for where, (a, b) in pairs.items():
         found.setdefault(where, {})["near"] = -float(np.mean([sketch_mmd2(*both) for both in zip(a, b)]))
-    reached = carried_out(study, keys[3], build(as_model(description), classes, x[:1]), variables, mine, WAYS)
+    reached = carried_out(
+        study, keys[3], build(Model(**from_json(description["model"])), classes, x[:1]), variables, mine, WAYS
+    )
     return {
         "accuracy": reached,
         "signals": found,
@@ -148,11 +150,6 @@ def scratch(study: Study, target: Dataset, seed: int) -> dict[str, Any]:
     keys = jax.random.split(jax.random.fold_in(jax.random.key(study.seed), seed), 4)
     network = build(study.model, len(target.class_names), target.train_x[:1])
     return {"accuracy": carried_out(study, keys[3], network, {}, target, (SCRATCH,)), "num_test": len(target.test_y)}
-
-
-def as_model(description: dict[str, Any]) -> Model:
-    """The model section that a network was built from."""
-    return Model(**{k: tuple(v) if isinstance(v, list) else v for k, v in description["model"].items()})
 
 
 def carried_out(

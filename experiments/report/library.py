@@ -34,10 +34,10 @@ def draw(ranking: Ranking) -> Figure:
     alike = {e["name"] for e in entries if e["tie"] is None or e["tie"] > ranking["alpha"]}
     for place, entry in enumerate(entries):
         distance, tied = entry["distance"], entry["name"] in alike
-        ends = [[distance["mmd2"] - distance["low"]], [distance["high"] - distance["mmd2"]]]
-        near.errorbar(
-            distance["mmd2"], place, xerr=ends, fmt="o", color=BLUE, mfc=BLUE if tied else "white", capsize=3, ms=6
-        )
+        near.hlines(
+            place, distance["low"], distance["high"], color=BLUE, lw=1.5
+        )  # which need not hold an estimate below 0
+        near.plot(distance["mmd2"], place, "o", color=BLUE, mfc=BLUE if tied else "white", ms=6)
     near.set_title("How far? MMD² at the inputs", loc="left")
     near.set_xlabel(f"{1 - ranking['alpha']:.0%} intervals; axis: square root; filled: ties with the nearest")
     near.axvline(0, color=GREY, lw=0.8)

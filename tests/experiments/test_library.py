@@ -13,6 +13,7 @@ from experiments.collection import adding, entries, nearness, settings, sketchin
 from experiments.collection.advice import advise
 from experiments.collection.agreement import agreements
 from experiments.config import Config, Data, Model, Training
+from mmd_jax.two_sample.sketch_comparison import mean_embedding, mmd2_from_embeddings
 from mmd_jax.two_sample.sketches import merge, sketch_mmd2
 
 TRAINING = Training(epochs=3, learning_rates=(1e-2,))
@@ -132,11 +133,6 @@ def test_the_same_classes_by_name_only(library, made, tmp_path, capsys):
     assert "warning: inverted" not in out
 
 
-def test_a_target_of_another_size_is_adapted_and_said(library, tmp_path, capsys):
-    out = said(capsys, "rank", library, *FLAGS, "--target.size", "12", "10", "--top", "1", "--out", tmp_path / "rank")
-    assert "brought from images of 12x10 pixels, grey to images of 8x8 pixels, grey" in out
-
-
 def test_bad_targets(library, tmp_path):
     workdir.write_npz(tmp_path / "rows.npz", {"x": np.zeros((60, 5), np.float32), "y": np.arange(60) % 2})
     error = refused("rank", library, "--target.name", f"npz:{tmp_path / 'rows.npz'}")
@@ -150,13 +146,15 @@ def test_bad_targets(library, tmp_path):
     assert "has no entry yet" in refused("rank", tmp_path / "empty", *FLAGS)
 
 
-def test_damaged_and_vanishing_entries_don_t_stop_a_ranking(library, tmp_path, capsys, monkeypatch):
+def test_neither_damaged_entries_nor_another_size_stop_a_ranking(library, tmp_path, capsys, monkeypatch):
     path = library / "inverted" / "embedding.npz"
     path.write_bytes(path.read_bytes()[:100])
     (library / "stranger").mkdir()
     listed = store.names(library)
     monkeypatch.setattr(store, "names", lambda folder: [*listed, "gone"])
-    out = said(capsys, "rank", library, *FLAGS, "--permutations", "19", "--out", tmp_path / "rank")
+    flags = [*FLAGS, "--target.size", "12", "10", "--permutations", "19", "--out", tmp_path / "rank"]
+    out = said(capsys, "rank", library, *flags)
+    assert "brought from images of 12x10 pixels, grey to images of 8x8 pixels, grey" in out
     assert "warning: inverted was left out" in out and "warning: stranger was left out" in out and "gone" not in out
 
 
@@ -199,10 +197,10 @@ def test_joined_sketches_are_of_the_mean_kernel():
     a, b = (sketching.sketch_inputs(format, jax.random.key(i), rows) for i, rows in enumerate((x, y)))
     mean = np.mean([sketch_mmd2(*pair) for pair in zip(a, b)])
     assert sketch_mmd2(sketching.joined(a), sketching.joined(b)) == pytest.approx(mean, rel=1e-4)
-    mine, others = entries.embedding(a), [entries.embedding(s) for s in (b, a)]
-    means, sizes = np.stack([o["mean"] for o in others]), np.array([int(o["size"]) for o in others])
-    found = nearness.distances(mine["mean"], int(mine["size"]), means, sizes)
-    assert found[0] == pytest.approx(mean, rel=1e-4) and found[1] < 0
+    # Stage 1 reads what stage 2 computes with in full.
+    assert mmd2_from_embeddings(mean_embedding(a), mean_embedding(b).mean[None], [41])[0] == pytest.approx(
+        mean, rel=1e-4
+    )
     back = sketching.from_file(sketching.to_file({"inputs": a, "fc/1": b}))
     assert float(sketch_mmd2(back["inputs"][0], back["fc/1"][0])) == float(sketch_mmd2(a[0], b[0]))
     both = [merge(*pair) for pair in zip(a, b)]
@@ -221,6 +219,7 @@ def test_advice(groups):
     found = advise(["a", "b", "c"], [low, high, hits(0.79, seed=5)], hits(0.5, seed=6), low, groups=groups)
     assert found.best == "b" and found.ties == ("c",) and "it ties with c" in found.sentence
     assert [s.name for s in found.standings] == ["b", "c", "a"]
+    assert "no other entry ties" in advise(["a"], [high], low, low, groups=groups).sentence
     # Better than one bar alone is not enough.
     assert advise(["a"], [high], hits(0.82, seed=7), low, groups=groups).best is None
 
