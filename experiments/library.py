@@ -18,7 +18,6 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,29 +25,12 @@ import jax
 import tyro
 
 from experiments import config as configs
-from experiments import evaluation, sources, workdir
-from experiments.collection import adding, demonstration, entries, examining, nearness, reusing, settings, store
-from experiments.collection.advice import advise
+from experiments import workdir
+from experiments.collection import adding, demonstration, entries, ranked, reusing, settings, store
 from experiments.config import Config, Data
 from experiments.errors import reported
 from experiments.report import library as report
 from experiments.report import page
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What `rank` is asked."""
-
-    target: Data = field(default_factory=Data)
-    top: int = 5
-    """So many of the nearest entries' networks run on the target."""
-    alpha: float = 0.05
-    """Level of tests and intervals."""
-    permutations: int = 999
-    seed: int = 0
-    """Of the target's split and limits, and of what is drawn."""
-    data_dir: str = "data"
-    """Where `make data` put the real data sets."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -191,71 +173,21 @@ def rank(library: Path, argv: Sequence[str]) -> None:
     parser.add_argument("--out", type=Path, help="folder for ranking.json and its picture")
     known, others = parser.parse_known_args(argv)
     _need_target(others)
-    configs.check_flags(others, Wanted())
+    configs.check_flags(others, ranked.Wanted())
     wanted = tyro.cli(
-        Wanted, args=others, prog="python -m experiments.library rank DIR", config=(tyro.conf.FlagConversionOff,)
+        ranked.Wanted, args=others, prog="python -m experiments.library rank DIR", config=(tyro.conf.FlagConversionOff,)
     )
     if wanted.top < 1 or not 0 < wanted.alpha < 0.5:
         raise ValueError(
             f"top = {wanted.top}, alpha = {wanted.alpha}; expected 1 or more, and a level above 0, below 0.5"
         )
-    found = ranking(library, wanted)
+    found = ranked.ranking(library, wanted)
     out = known.out or Path("runs") / f"rank_{_as_file(wanted.target.name)}"
     command = shlex.join(["python", "-m", "experiments.library", "rank", str(library), *argv])
     workdir.write_json(out / "ranking.json", {**found, "command": command})
     for name, content in report.figures(found).items():
         workdir.write_bytes(out / name, content)
     print(f"{report.text(found)}\nPicture: {out / 'ranking.png'}")
-
-
-def ranking(library: Path, wanted: Wanted) -> dict[str, Any]:
-    """Both stages of a ranking, and what follows from them; what ranking.json holds."""
-    format = settings.read(library)
-    if not store.names(library):
-        raise ValueError(f"the library {library} has no entry yet: add one first")
-    adding.refuse_table(wanted.target)
-    target, name = sources.load(wanted.target, seed=wanted.seed, data_dir=wanted.data_dir), wanted.target.name
-    near = nearness.nearest(library, format, target, name=name)
-    key = jax.random.key(wanted.seed)
-    found, bars, refused = examining.examine(
-        key, library, format, near, target, name=name,
-        top=wanted.top, alpha=wanted.alpha, permutations=wanted.permutations,
-    )  # fmt: skip
-    if not found:
-        raise ValueError(
-            "none of the nearest entries can be run: " + "; ".join(f"{n}: {why}" for n, why in refused.items())
-        )
-    best = max(found, key=lambda one: one.accuracy).name
-    advice = advise(
-        [one.name for one in found], [one.correct for one in found], bars.inputs, bars.untrained[best],
-        alpha=wanted.alpha, groups=bars.groups,
-    )  # fmt: skip
-    correct = {one.name: one.correct for one in found}
-    return workdir.plain(
-        {
-            "library": library,
-            "format": format,
-            "entries": len(near.names),
-            "target": f"{name}, classes {', '.join(target.class_names)}",
-            "wanted": asdict(wanted),
-            "rows": len(target.train_y),
-            "note": near.note,
-            "alpha": wanted.alpha,
-            "near": {"names": near.names, "mmd2": near.mmd2},
-            "examined": examining.as_table(found),
-            "left_out": {**near.damaged, **refused},
-            "advice": {
-                **advice._asdict(),
-                "standings": [
-                    {
-                        **standing._asdict(),
-                        "interval": evaluation.binomial(correct[standing.name], 1 - wanted.alpha, groups=bars.groups),
-                    }
-                    for standing in advice.standings
-                ],
-            },
-        }
-    )
 
 
 def reuse(library: Path, argv: Sequence[str]) -> None:

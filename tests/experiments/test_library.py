@@ -9,7 +9,7 @@ import pytest
 
 from experiments import library as script
 from experiments import networks, workdir
-from experiments.collection import adding, entries, nearness, settings, sketching, store
+from experiments.collection import adding, demonstration, entries, nearness, settings, sketching, store
 from experiments.collection.advice import advise
 from experiments.collection.agreement import agreements
 from experiments.config import Config, Data, Model, Training
@@ -247,3 +247,17 @@ def test_agreement_of_planted_signals():
     assert found["wrong"].kendall.estimate == pytest.approx(-1)
     assert found["same"].spearman.estimate == 0
     assert abs(found["random"].spearman.estimate) < 0.1 and found["random"].lost.estimate > 0.2
+
+
+def test_the_demonstration_s_data_differ_as_they_should(tmp_path):
+    found = {}
+    for number, variant in enumerate(demonstration.VARIANTS):
+        demonstration._write(tmp_path / "a.npz", variant, seed=number)
+        found[variant.name] = workdir.read_npz(tmp_path / "a.npz")
+    assert len(found) >= 6 and all(of["x"].shape[1:] == (12, 12, 1) for of in found.values())
+    means = {name: of["x"].mean() for name, of in found.items()}
+    assert means["inverted_0-4"] > 150 > 60 > means["moved_0-4"]
+    assert means["shuffled_0-4"] == pytest.approx(means["moved_0-4"], rel=1e-6)
+    where = {name: of["x"].std(axis=0).astype(float) for name, of in found.items()}
+    assert (where["still_0-4"][:2] == 0).all() and (where["moved_0-4"][:2] > 0).any()
+    assert set(found["moved_0-1"]["y"]) == {0, 1} and list(found["moved_0-1"]["class_names"]) == ["0", "1"]
