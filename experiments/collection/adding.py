@@ -145,7 +145,7 @@ def _add(
             name,
             network,
             variables,
-            Sources(rows.train_x, rows.test_x, rows.test_y),
+            Sources(rows.train_x, rows.test_x, rows.test_y, rows.train_groups, rows.test_groups),
             about,
             sample=sample,
         )

@@ -36,11 +36,14 @@ class Sources(NamedTuple):
       train: that it was trained on, [n, ...].
       held: of the same source, that it was not trained on, [m, ...].
       held_labels: classes of these, [m].
+      groups, held_groups: of rows of either that depend on each other, [n] and [m]; or none.
     """
 
     train: np.ndarray
     held: np.ndarray
     held_labels: np.ndarray
+    groups: np.ndarray | None = None
+    held_groups: np.ndarray | None = None
 
 
 class Entry(NamedTuple):
@@ -110,9 +113,10 @@ def write(
             raise ValueError(
                 f"there are {len(x)} {kind} rows; a sketch in this library needs at least one for each of its {format.bins} bins"
             )
-    inputs = sketching.sketch_inputs(format, key_of(format, name, 0), trained)
+    inputs = sketching.sketch_inputs(format, key_of(format, name, 0), trained, rows.groups)
     at = sketching.places(network, variables, rows.held)
-    layers = sketching.sketch_layers(format, key_of(format, name, 1), network, variables, rows.held, at)
+    key = key_of(format, name, 1)
+    layers = sketching.sketch_layers(format, key, network, variables, rows.held, at, rows.held_groups)
     workdir.write_npz(folder / "embedding.npz", mean_embedding(inputs)._asdict())
     workdir.write_npz(folder / "inputs.npz", sketching.to_file({networks.INPUTS: inputs}))
     arrays = {f"{layer}/{field}": np.asarray(v) for layer, place in at.items() for field, v in place._asdict().items()}

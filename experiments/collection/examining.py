@@ -145,7 +145,7 @@ def examine(
         correct = probed(features[hidden])
         fresh = jax.jit(network.init)(keys[2], x[:1])
         untrained[chosen] = probed(layer_features(network, fresh, x)[hidden])
-        compared = distances(one, format, entry, (network, variables), near, x, alpha, permutations)
+        compared = distances(one, format, entry, (network, variables), near, x, groups, alpha, permutations)
         shared = tuple(str(c) for c in entry.about["classes"] if str(c) in set(map(str, target.class_names)))
         notes = [note] if note else []
         if shared and compared[INPUTS].pvalue <= alpha:
@@ -222,12 +222,13 @@ def distances(
     trained: tuple[Network, Variables],
     near: Near,
     x: np.ndarray,
+    groups: np.ndarray | None,
     alpha: float,
     permutations: int,
 ) -> dict[str, Layer]:
     """At the inputs, and at each layer in the entry's own features."""
     keys = jax.random.split(key)
-    target = {INPUTS: near.sketches} | sketching.sketch_layers(format, keys[0], *trained, x, entry.places)
+    target = {INPUTS: near.sketches} | sketching.sketch_layers(format, keys[0], *trained, x, entry.places, groups)
     mine = {INPUTS: entry.inputs} | entry.layers
     found = {}
     for number, name in enumerate(mine):

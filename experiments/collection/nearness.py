@@ -47,7 +47,7 @@ def nearest(library: Path, format: Format, target: Dataset, *, name: str) -> Nea
         raise ValueError(
             f"{name} has {len(x)} training rows; this library's sketches need at least one for each of their {format.bins} bins"
         )
-    sketches = sketching.sketch_inputs(format, entries.key_of(format, "target", 2), x)
+    sketches = sketching.sketch_inputs(format, entries.key_of(format, "target", 2), x, target.train_groups)
     names, mmd2, damaged = compared(library, format, sketches)
     if not names:
         reasons = "; ".join(f"{entry}: {why}" for entry, why in list(damaged.items())[:3])

@@ -116,8 +116,8 @@ def measure(
             f"{config.target.name} has {len(x)} training rows; a test by sketches needs {format.bins} at least"
         )
     keys = jax.random.split(key, 3)
-    inputs = sketching.sketch_inputs(format, keys[0], x)
-    layers = sketching.sketch_layers(format, keys[1], *trained, target.train_x, entry.places)
+    inputs = sketching.sketch_inputs(format, keys[0], x, target.train_groups)
+    layers = sketching.sketch_layers(format, keys[1], *trained, target.train_x, entry.places, target.train_groups)
     pairs = {INPUTS: (entry.inputs, inputs)} | {layer: (entry.layers[layer], layers[layer]) for layer in entry.places}
     found = {
         name: sketch_test(

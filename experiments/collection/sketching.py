@@ -54,11 +54,12 @@ def scale_of(x: np.ndarray) -> float:
         raise ValueError("half of the rows or more are the same, so that no scale can be taken from them") from None
 
 
-def sketch_inputs(format: Format, key: jax.Array, x: np.ndarray) -> Sketches:
-    """The sketches of inputs in the library's format; `key` deals the rows out to bins."""
+def sketch_inputs(format: Format, key: jax.Array, x: np.ndarray, groups: np.ndarray | None = None) -> Sketches:
+    """The sketches of inputs in the library's format; `key` deals the rows out to bins, or whole groups of them [n]."""
     kind = "x" if format.kind == "rows" else "x / 255"
     empty = _empty(format, len(x[0].ravel()), format.scale, format.num_features, f"{kind} − {format.centre:g}")
-    return _fill(key, empty, lambda rows: input_vectors(format, rows), _some(x, MOST_INPUTS))
+    x, groups = _some(x, MOST_INPUTS), None if groups is None else _some(groups, MOST_INPUTS)
+    return _fill(key, empty, lambda rows: input_vectors(format, rows), x, groups)
 
 
 def places(network: Network, variables: Variables, x: np.ndarray) -> dict[str, Place]:
@@ -74,14 +75,21 @@ def places(network: Network, variables: Variables, x: np.ndarray) -> dict[str, P
 
 
 def sketch_layers(
-    format: Format, key: jax.Array, network: Network, variables: Variables, x: np.ndarray, at: Mapping[str, Place]
+    format: Format,
+    key: jax.Array,
+    network: Network,
+    variables: Variables,
+    x: np.ndarray,
+    at: Mapping[str, Place],
+    groups: np.ndarray | None = None,
 ) -> dict[str, Sketches]:
     """The sketches of a network's features of some rows: {layer: sketches}."""
     features = layer_features(network, variables, _some(x, MOST_LAYERS))
+    groups = None if groups is None else _some(groups, MOST_LAYERS)
     found = {}
     for name, (scale, centre) in at.items():
         empty = _empty(format, len(centre), scale, format.layer_features, f"features of {name}, their mean 0")
-        found[name] = _fill(key, empty, lambda rows, centre=centre: rows - centre, features[name])
+        found[name] = _fill(key, empty, lambda rows, centre=centre: rows - centre, features[name], groups)
     return found
 
 
@@ -138,10 +146,28 @@ def _empty(format: Format, d: int, scale: float, num_features: int, preprocessin
     )
 
 
-def _fill(key: jax.Array, empty: Sketches, vectors: Any, x: np.ndarray) -> Sketches:
+def _fill(key: jax.Array, empty: Sketches, vectors: Any, x: np.ndarray, groups: np.ndarray | None) -> Sketches:
     """All rows at once, so that the bins hold equal counts; the same key, so that the sketches share their bins."""
     rows = np.concatenate([vectors(part) for part in _parts(x)])
-    return tuple(accumulate(key, sketch, rows, evenly=True) for sketch in empty)
+    if groups is None:
+        return tuple(accumulate(key, sketch, rows, evenly=True) for sketch in empty)
+    bins = _bins_of_groups(key, groups, empty[0].identity.bins)
+    return tuple(accumulate(key, sketch, rows, bins=bins) for sketch in empty)
+
+
+def _bins_of_groups(key: jax.Array, groups: np.ndarray, bins: int) -> np.ndarray:
+    """The bin of each row: whole groups, in random order, are dealt out in turn.
+
+    Raises:
+      ValueError: fewer groups than bins, some of which would be empty.
+    """
+    number = np.unique(groups, return_inverse=True)[1]
+    if (count := int(number.max()) + 1) < bins:
+        raise ValueError(
+            f"rows that belong together share a bin, and there are {count} groups for {bins} bins; give rows of more groups, or "
+            "leave group_key empty to treat rows as independent"
+        )
+    return (np.asarray(jax.random.permutation(key, count)) % bins)[number].astype(np.int32)
 
 
 def _parts(x: np.ndarray, size: int = 4096) -> Iterator[np.ndarray]:

@@ -207,6 +207,18 @@ def test_joined_sketches_are_of_the_mean_kernel():
     assert int(both[0].counts.sum()) == 81
 
 
+def test_whole_groups_share_a_bin():
+    format = settings.format_for((3,))._replace(num_features=32, bins=8)
+    groups = np.repeat(np.arange(24), 5)
+    x = np.random.default_rng(0).normal(0, 1, (120, 3)).astype(np.float32)
+    sketches = sketching.sketch_inputs(format, jax.random.key(0), x, groups)
+    assert all(np.array_equal(sketch.counts, [15] * 8) for sketch in sketches)
+    bins = sketching._bins_of_groups(jax.random.key(0), groups, 8)
+    assert all(len({*bins[groups == group]}) == 1 for group in range(24)) and len({*bins}) == 8
+    with pytest.raises(ValueError, match="5 groups for 8 bins"):
+        sketching.sketch_inputs(format, jax.random.key(0), x, np.arange(120) % 5)
+
+
 def hits(accuracy, n=400, seed=0):
     return np.random.default_rng(seed).permutation(n) < accuracy * n
 
