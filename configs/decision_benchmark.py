@@ -9,6 +9,7 @@ from experiments.config import Augment, Data, Decision, Model, Training, TwoSamp
 from experiments.regret.settings import Benchmark, Pair
 
 SMALL = Model(width=8)
+LITE = Model(name="efficientnet_lite0", weights="imagenet")
 WORDS = Model(name="mlp", hidden=(64, 64))
 
 
@@ -51,6 +52,7 @@ config = Benchmark(
             images("cifar10", *VEHICLES),
             sizes=SOME,
         ),
+        pair("ImageNet → CIFAR-10", None, Data("cifar10", size=(64, 64)), model=LITE, sizes=FEW, augment=False),
         pair("movies → Amazon", Data("sentences:movie"), Data("sentences:amazon"), model=WORDS, sizes=FEW),
         pair("movies → New York Times", Data("sentences:movie"), Data("sentences:nyt"), model=WORDS, sizes=FEW),
         pair("tweets → movies", Data("sentences:tweets"), Data("sentences:movie"), model=WORDS, sizes=FEW),

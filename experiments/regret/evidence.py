@@ -43,7 +43,14 @@ def evidence(setting: Setting) -> dict[str, Any]:
             "verdict": decision.similarity_of_verdict(judged.verdict, **about),
         }
     rows, classes = Rows(target.train_x, target.train_y), len(target.class_names)
-    said = signals(jax.random.fold_in(keys.measure, 1), nets.source, setting.variables, rows, num_classes=classes)
+    said = signals(
+        jax.random.fold_in(keys.measure, 1),
+        nets.source,
+        setting.variables,
+        rows,
+        num_classes=classes,
+        source_head=data.source is not None,
+    )
     return {
         "num_classes": classes,
         "distances": distances,

@@ -10,6 +10,7 @@ from typing import Any
 
 from experiments import workdir
 from experiments.regret.policies import Case, halving
+from experiments.signals import OF_OUTPUTS
 
 KEYS = ("pair", "size", "seed")
 WAYS, KNOWN, CHOICES = "ways.csv", "known.csv", "choices.csv"
@@ -50,7 +51,7 @@ def signals_of(size: int, evidence: Mapping[str, Any]) -> dict[str, float]:
     for place, name in places.items():
         found[f"MMD² {place}"] = evidence["distances"].get(name, math.nan)
         found |= {f"{score} {place}": value for score, value in said[name].items()}
-    found |= said["outputs"]
+    found |= {score: said.get("outputs", {}).get(score, math.nan) for score in OF_OUTPUTS}
     found["p-value"] = evidence["pvalues"].get("inputs", math.nan)
     found["probe gain"] = found["probe last"] - found["probe inputs"]
     found["log_me gain"] = found["log_me last"] - found["log_me inputs"]
