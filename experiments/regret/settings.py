@@ -112,7 +112,7 @@ def run_of(benchmark: Benchmark, pair: Pair, size: int, seed: int) -> Config:
         target=replace(pair.target, limit=size, test_limit=benchmark.test_limit),
         model=pair.model,
         test=benchmark.test,
-        decision=benchmark.decision,
+        decision=benchmark.decision if pair.source else replace(benchmark.decision, margin=None, margin_from=""),
         pretrain=benchmark.pretrain,
         train=replace(
             benchmark.train, epochs=epochs, patience=max(epochs // 3, 1), batch_size=benchmark.batch_sizes[place]
