@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from experiments import config as configs
+from experiments.collection import trial
 from experiments.config import Config, Data, Model, Training
 from experiments.pairing import settings as pairing_settings
+from experiments.regret import settings as regret_settings
 from experiments.strategy import settings as strategy_settings
 from experiments.study import settings as study_settings
 from experiments.words import settings as word_settings
@@ -15,6 +17,8 @@ from tests.experiments import tiny
 HERE = Path(__file__).parents[2]
 # Of scripts with settings of their own; all others read a `Config`.
 LOADERS = {
+    "decision_benchmark": regret_settings.load,
+    "library_study": trial.load,
     "transferability": study_settings.load,
     "strategies": strategy_settings.load,
     "pairings": pairing_settings.load,
