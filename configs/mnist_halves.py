@@ -12,12 +12,13 @@ Null control, 9 min: the deciding test (the inputs) rejected in 17 of 400 splits
 errors from its level .05; the tests on the layers in 14 to 29, all within 2.1.
 """
 
-from experiments.config import Config, Data, Training
+from experiments.config import Config, Data, Decision, Training
 
 config = Config(
     name="mnist_halves",
     source=Data("mnist", part=(0, 2), limit=20_000),
     target=Data("mnist", part=(1, 2), limit=1_000),
     pretrain=Training(epochs=4, batch_size=64, learning_rates=(1e-3,)),
+    decision=Decision(rule="quadrant"),  # as seen
     train=Training(epochs=40, batch_size=32, learning_rates=(3e-3, 1e-3, 3e-4), patience=8),
 )

@@ -111,8 +111,8 @@ class TwoSample:
 class Decision:
     """From the evidence to a plan."""
 
-    rule: str = "quadrant"
-    """patent | quadrant | audit (try every way within the budget of `audit`, and take the best)"""
+    rule: str = "evidence"
+    """evidence | patent | quadrant | audit (try every way within the budget of `audit`, and take the best)"""
     regime: str = ""
     """Skip the rule: linear_probe | finetune_top | finetune_all | lp_ft | from_scratch"""
     representation: str = "inputs"
@@ -132,7 +132,7 @@ class Decision:
     small_per_class: int = 1000
     """quadrant: a target with fewer training rows a class is small."""
     pretrained_rate: float = 0.1
-    """Learning rate of pretrained layers, as a share of that of new ones."""
+    """Learning rate of pretrained layers, as a share of that of new ones; the rule evidence has its own."""
     layer_decay: float = 1.0
     """… and of each of them, as a share of that of the one above it (discriminative rates)."""
     augment: bool | None = None

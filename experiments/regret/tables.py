@@ -53,6 +53,8 @@ def signals_of(size: int, evidence: Mapping[str, Any]) -> dict[str, float]:
         found |= {f"{score} {place}": value for score, value in said[name].items()}
     found |= {score: said.get("outputs", {}).get(score, math.nan) for score in OF_OUTPUTS}
     found["p-value"] = evidence["pvalues"].get("inputs", math.nan)
+    for asked, kind in evidence["similarity"].items():
+        found[f"similar, {asked}"] = math.nan if kind == "unknown" else float(kind == "similar")
     found["probe gain"] = found["probe last"] - found["probe inputs"]
     found["log_me gain"] = found["log_me last"] - found["log_me inputs"]
     return found

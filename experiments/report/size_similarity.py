@@ -202,9 +202,13 @@ def caption(run: Run) -> str:
     )
     why = {"undecided": " The rows are too few to tell", "unknown": " Similarity is unknown"}.get(at.kind)
     both = f"{why}, so the mark lies over both sides; the rule then takes its cell for different data." if why else ""
-    chosen = (
-        "The thick box is the one that the rule chose."
-        if words.cell(run)
-        else "No box is marked: the user chose, and no rule was asked; this is what the rule would have said."
-    )
+    asked = run.result["plan"]["rule"]
+    if words.cell(run):
+        chosen = "The thick box is the one that the rule chose."
+    elif asked == "given":
+        chosen = "No box is marked: the user chose, and no rule was asked; this is what the rule would have said."
+    else:
+        chosen = (
+            f"No box is marked: the rule {asked} chose, which asks for neither; this is what {words.rule(run)} says."
+        )
     return f"Diamond: the target. Up: how many labelled rows it has. {beside}{both} {chosen}"

@@ -33,7 +33,7 @@ def refused(tmp_path, *flags, config=tiny.PATH):
         ("--train.epoch 5", "perhaps you meant --train.epochs"),
         ("--target.name mnsit", "no data set 'mnsit'; there are digits, mnist, fashion_mnist, cifar10, tfds:"),
         ("--model.name resnet51", "unknown model 'resnet51'; there are cnn8, mlp"),
-        ("--decision.rule vibes", "decision.rule = 'vibes'; there are patent, quadrant"),
+        ("--decision.rule vibes", "decision.rule = 'vibes'; there are patent, quadrant, evidence"),
         ("--decision.regime lora", "decision.regime = 'lora'; there are linear_probe, finetune_top, finetune_all"),
         ("--decision.representation fc9", "decision.representation = 'fc9'; there are inputs, fc1, fc2"),
         ("--decision.num-frozen -1", "decision.num_frozen = -1; the network has 2 layers"),

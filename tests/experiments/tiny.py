@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from experiments import phases, transfer
-from experiments.config import Config, Data, Model, Training, TwoSample
+from experiments.config import Config, Data, Decision, Model, Training, TwoSample
 
 training = Training(epochs=3, batch_size=32, learning_rates=(3e-3,))
 
@@ -14,6 +14,7 @@ config = Config(
     target=Data("digits", classes=("5", "6", "7", "8", "9"), limit=60, test_limit=60),
     model=Model("mlp", hidden=(16,)),
     test=TwoSample(permutations=19, max_rows=50),
+    decision=Decision(rule="quadrant"),
     pretrain=training,
     train=training,
     checkpoint_seconds=0.0,

@@ -51,6 +51,13 @@ def test_small_and_different_freezes_less_than_large_and_similar_and_augments():
     assert small_different.stages[0].augment and not large_similar.stages[0].augment
 
 
+def test_the_evidence_is_one_way_for_all():
+    plans = {plan("evidence", kind, rows).stages for kind in KINDS for rows in (10, 10**6)}
+    assert plans == {stages_of("finetune_all", NETWORK.layers, pretrained_rate=1.0, augment=True)}
+    assert not plan("evidence", "similar", 10, augment=False).stages[0].augment
+    assert "(10 training rows)" in plan("evidence", "similar", 10).reason
+
+
 def test_thresholds_are_settings():
     assert plan("patent", "similar", 4_999, small=100, large=200).regime == "finetune_all"
     assert len(plan("quadrant", "similar", 100).stages[0].frozen) == 5
@@ -108,7 +115,7 @@ def test_similarity_reads_the_decision_of_the_test(pvalue, reject, kind):
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: plan("nearest", "similar", 10), "unknown rule 'nearest'; there are patent, quadrant"),
+        (lambda: plan("nearest", "similar", 10), "unknown rule 'nearest'; there are patent, quadrant, evidence"),
         (lambda: plan("patent", "close", 10), "similarity.kind is 'close'"),
         (lambda: plan("patent", "similar", 10, small=20, large=10), "small = 20 and large = 10"),
         (lambda: stages_of("freeze", ("a",)), "unknown regime 'freeze'; there are linear_probe"),
