@@ -16,6 +16,8 @@ from experiments.config import Config, Data, Model, Training
 from mmd_jax.two_sample.sketch_comparison import mean_embedding, mmd2_from_embeddings
 from mmd_jax.two_sample.sketches import merge, sketch_mmd2
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 TRAINING = Training(epochs=3, learning_rates=(1e-2,))
 FLAGS = [
     "--target.name",
@@ -39,7 +41,7 @@ def config(classes, **changes):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory, compiled_once):
     """A library of three, the work directory of one of them, and an npz file of inverted digits."""
     folder = tmp_path_factory.mktemp("library")
     adding.from_config(folder / "lib", "same", config("012"), folder / "same")
