@@ -59,6 +59,7 @@ def run(study: Study, directory: Path, command: str = "") -> None:
     found = summary(study, rows)
     workdir.write_json(directory / "study.json", {**found, "command": command})
     workdir.write_bytes(directory / "cells.csv", as_csv(rows).encode())
+    workdir.write_bytes(directory / "correlations.csv", correlations(found).encode())
     print(text(found))
 
 
@@ -80,28 +81,55 @@ def summary(study: Study, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {"entries": len(study.entries), "targets": len(study.targets), "labels": study.labels}
     for way in WAYS:
         accuracy = by_target(reused, way)
-        found[way] = {"agreements": agreements(accuracy, signals, seed=study.seed), "accuracy": accuracy}
+        abroad = by_target([row for row in reused if row["about"]["entry"]["data"]["name"] != data_of(row)], way)
+        found[way] = {
+            "agreements": agreements(accuracy, signals, seed=study.seed),
+            "of_other_data": agreements(abroad, signals, seed=study.seed),
+            "accuracy": accuracy,
+        }
     return workdir.plain({**found, "from_scratch": {target: of[SCRATCH] for target, of in alone.items()}})
 
 
+def data_of(row: Mapping[str, Any]) -> str:
+    return row["about"]["target"]["data"]["name"]
+
+
 def text(found: Mapping[str, Any]) -> str:
-    """The tables, one a way."""
+    """The tables, one a way: over all entries, and over those that were trained on another data set than the target's."""
     lines = [
         f"{found['entries']} entries, {found['targets']} targets of {found['labels']} labels; 95 % t-intervals over targets"
     ]
     for way in WAYS:
-        lines += [
-            "",
-            f"accuracy reached by: {way}",
-            f"{'signal':<34} {'Spearman':>9} {'interval':>17} {'Kendall':>8} {'lost, points':>13}",
-        ]
+        others = {row["signal"]: row for row in found[way]["of_other_data"]}
+        lines += ["", f"accuracy reached by: {way}"]
+        lines.append(
+            f"{'signal':<28} {'Spearman':>9} {'interval':>16} {'Kendall':>8} {'lost, points':>13}   of other data sets"
+        )
         for row in found[way]["agreements"]:
-            rho, tau, lost = (row[name] for name in ("spearman", "kendall", "lost"))
-            span, points = f"{rho['low']:+.2f} … {rho['high']:+.2f}", 100 * lost["estimate"]
-            lines.append(
-                f"{row['signal']:<34} {rho['estimate']:>+9.2f} {span:>17} {tau['estimate']:>+8.2f} {points:>13.1f}"
-            )
+            tau, points = row["kendall"]["estimate"], 100 * row["lost"]["estimate"]
+            abroad = _span(others[row["signal"]]["spearman"]) if row["signal"] in others else ""
+            lines.append(f"{row['signal']:<28} {_span(row['spearman'])} {tau:>+8.2f} {points:>13.1f} {abroad:>26}")
     return "\n".join(lines)
+
+
+def _span(interval: Mapping[str, float]) -> str:
+    ends = f"{interval['low']:+.2f} … {interval['high']:+.2f}"
+    return f"{interval['estimate']:>+9.2f} {ends:>16}"
+
+
+def correlations(found: Mapping[str, Any]) -> str:
+    """One line a way, set of entries and signal, as CSV."""
+    numbers = [f"{name}{end}" for name in ("spearman", "kendall", "lost") for end in ("", "_low", "_high")]
+    lines = [",".join(["way", "entries", "signal", *numbers])]
+    for way in WAYS:
+        for kind, name in (("agreements", "all"), ("of_other_data", "of other data sets")):
+            for row in found[way][kind]:
+                values = [
+                    row[one][end] for one in ("spearman", "kendall", "lost") for end in ("estimate", "low", "high")
+                ]
+                signal = row["signal"].replace(", ", "@")
+                lines.append(",".join([way, name, signal, *(f"{value:.4f}" for value in values)]))
+    return "\n".join(lines) + "\n"
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
