@@ -93,7 +93,7 @@ def plans_of(study: Strategies, nets: Networks, data: Loaded) -> tuple[dict[str,
         plan = phases.given_plan(config, network, regime, "A strategy.", augment=augment and regime != "linear_probe")
         plans[name_of(plan)] = plan
     choices = []
-    for rule, assumed in itertools.product(decision.RULES, ASSUMPTIONS):
+    for rule, assumed in itertools.product(decision.MAPS, ASSUMPTIONS):
         plan = phases.plan_by_rule(study.run, rule, network, Similarity(assumed, "Assumed."), data.target)
         same = next((way for way, known in plans.items() if known.stages == plan.stages), name_of(plan))
         plans.setdefault(same, plan)

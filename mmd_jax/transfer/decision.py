@@ -98,7 +98,9 @@ EVIDENCE = Choice(
     pretrained_rate=1.0,
 )
 
-RULES = ("patent", "quadrant", "evidence")
+# The rules that ask for size and similarity.
+MAPS = {"patent": PATENT, "quadrant": QUADRANT}
+RULES = (*MAPS, "evidence")
 
 
 def similarity(result: TwoSampleResult, *, representation: str, alpha: float, m: int, n: int) -> Similarity:

@@ -448,11 +448,11 @@ def test_the_frozen_check_is_said_in_words(tmp_path):
 
 
 def test_the_rules_grids_are_the_rules():
-    for name, table in (("patent", decision.PATENT), ("quadrant", decision.QUADRANT)):
+    for name, table in decision.MAPS.items():
         assert {cell: regime for cell, (regime, _) in words.RULES[name].items()} == {
             c: v.regime for c, v in table.items()
         }
-    assert {*words.RULES, "evidence"} == set(decision.RULES)  # which has no grid: it is the same everywhere
+    assert set(words.RULES) == set(decision.MAPS)
     assert set(words.REGIMES) == set(decision.REGIMES)
 
 
