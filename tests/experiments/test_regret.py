@@ -1,6 +1,7 @@
 import csv
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,10 @@ from experiments.regret.settings import Benchmark, Pair, check
 from mmd_jax.intervals import t_interval
 from mmd_jax.models.cnn8 import cnn8
 from mmd_jax.models.mlp import mlp
+from mmd_jax.transfer.decision import decide
+from mmd_jax.types import Similarity
 
+HERE = Path(__file__).parents[2]
 WAYS = {role: role for role in FIXED}
 
 
@@ -261,3 +265,21 @@ def test_a_target_with_too_few_rows_is_named(tmp_path):
     benchmark = benchmark_of(tmp_path, sizes=(5000,))
     with pytest.raises(ValueError, match="training rows; expected 5000"):
         outcomes.prepare(benchmark, benchmark.pairs[0], 5000, 0, tmp_path / "sources")
+
+
+def test_the_rule_evidence_is_what_the_tables_say():
+    """The tables are those of the finished benchmark, kept with the project; no row of data is needed to read them."""
+    cases = tables.read(HERE / "docs" / "results" / "decision_benchmark")
+    known = [name for name in summary.GIVEN if name in cases[0].known]
+    found = summary.evidence(cases, known)
+    network = cnn8(4, width=2)
+    plan = decide("evidence", Similarity("unknown", ""), network, num_rows=10, num_classes=4)
+    plans = candidates(network, Decision(), augment=True)
+    ways = roles(network, Decision(), plans)
+    assert not found["beats"]
+    assert plans[ways[found["fixed"]]].stages == plan.stages
+    # No way that is always taken gives away less.
+    costs = {
+        role: sum(policies.weights(cases) * column) for role, column in zip(FIXED, policies.regrets_of_roles(cases).T)
+    }
+    assert min(costs, key=costs.__getitem__) == found["fixed"]
