@@ -13,10 +13,10 @@ from experiments.config import Config, Data, Model, from_json
 from experiments.config import check as check_config
 from experiments.measure import Measurement
 from experiments.networks import INPUTS
-from experiments.phases import Loaded
+from experiments.phases import Loaded, Networks
+from experiments.plans import is_audited, similarity_known
 from experiments.sources import Dataset
 from mmd_jax.models.layered import Network
-from mmd_jax.transfer import decision
 from mmd_jax.two_sample.feature_tests import sketch_test
 from mmd_jax.types import Variables
 
@@ -59,7 +59,7 @@ def run(config: Config, library: Path, name: str, directory: Path, command: str)
     with clock("measure"):
         pretrained = phases.pretrain(config, directory, keys.pretrain, nets, data)
         if not (directory / "decision.json").exists():
-            decide(config, directory, keys.measure, nets.target, (network, variables), entry, format, data)
+            decide(config, directory, keys.measure, nets, pretrained, (network, variables), entry, format, data)
         decided = results.read_decided(directory)
     print(f"{decided.similarity.evidence}\n{decided.plan.reason}\nRegime: {decided.plan.regime}")
     with clock("reuse"):
@@ -83,7 +83,8 @@ def decide(
     config: Config,
     directory: Path,
     key: jax.Array,
-    network: Network,
+    nets: Networks,
+    variables: Variables,
     trained: tuple[Network, Variables],
     entry: Entry,
     format: Format,
@@ -91,18 +92,16 @@ def decide(
 ) -> None:
     """The tests by sketches, what they say of P = Q, and the plan; written to decision.json."""
     measurement = measure(config, key, trained, entry, format, data.target)
-    where, settings_of = config.decision.representation, config.decision
-    if settings_of.assume is not None or settings_of.regime:
-        similarity, plan = phases.decide(config, network, {}, data, measurement, None)
-    else:
-        tests = {INPUTS: measurement.inputs, **measurement.layers}
-        if where not in tests:
-            raise ValueError(f"decision.representation = {where!r}; the entry has sketches of {', '.join(tests)}")
-        similarity = decision.similarity(
-            tests[where], representation=where, alpha=config.test.alpha, m=measurement.m, n=measurement.n
+    where = config.decision.representation
+    if where != INPUTS and where not in measurement.layers:
+        raise ValueError(
+            f"decision.representation = {where!r}; the entry has sketches of {', '.join((INPUTS, *measurement.layers))}"
         )
-        plan = phases.plan_by_rule(config, settings_of.rule, network, similarity, data.target)
-        plan = phases.cached(config, network, plan, data.target)
+    if is_audited(config):
+        similarity = similarity_known(config, measurement, None)
+        plan = phases.audited(config, directory, nets, variables, data)
+    else:
+        similarity, plan = phases.decide(config, nets.target, variables, data, measurement, None)
     results.write_decided(directory, measurement, None, similarity, plan, data)
 
 
