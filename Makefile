@@ -1,6 +1,7 @@
 # Every target sets itself up: a virtual environment in .venv, made once, with the tested versions of constraints-3.11.txt or
 # constraints-3.12.txt (newer Pythons too).
 #   make transfer   the main job on embedded data      make test   all tests        make lint   style, types, import contract
+#   make library    eight small models, ranked for a new target, the best reused
 #   make data       fetch the real data sets           make PYTHON=python3.12 ...   another Python
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,12 +13,15 @@ VERSION := import sys; print(sys.version_info[:2])
 # OpenBLAS wait for each other at full speed, which two workers on two cores can't afford.
 QUICKLY = JAX_PLATFORMS=cpu OPENBLAS_NUM_THREADS=1 XLA_FLAGS="$$(cat $(VENV)/.xla_flags_of_tests) $$XLA_FLAGS"
 
-.PHONY: transfer test strict lint data setup same-python clean
+.PHONY: transfer library test strict lint data setup same-python clean
 transfer: setup
 	$(BIN)/python -m experiments.transfer --config configs/quickstart.py
 
 test: setup
 	$(QUICKLY) $(BIN)/python -m pytest -n auto --dist loadfile
+
+library: setup
+	$(BIN)/python -m experiments.library demo runs/library
 
 # The same properties where a key that is used twice is an error, and in float64.
 strict: setup
