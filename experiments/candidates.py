@@ -14,7 +14,7 @@ FULL_RATE = 1.0
 
 
 def candidates(network: Network, settings: Decision, *, augment: bool) -> dict[str, Plan]:
-    """{name: plan} of every regime that an audit compares, from the cheapest step to the dearest.
+    """{name: plan} of every regime that an audit compares; those that augment come last.
 
     Args:
       network: whose layers the plans name.
@@ -42,7 +42,10 @@ def candidates(network: Network, settings: Decision, *, augment: bool) -> dict[s
         plans += [plan("finetune_top", depth, augmented=True) for depth in depths[-1:]]
         plans += [plan("finetune_all", augmented=True), plan("finetune_all", rate=FULL_RATE, augmented=True)]
         plans += [plan("from_scratch", augmented=True)]
-    return {name_of(one): one for one in plans}
+    named = {name_of(one): one for one in plans}
+    # Where pretrained layers learn at the full rate anyway, two are one.
+    assert len(named) == len({one.stages for one in plans})
+    return named
 
 
 def roles(network: Network, settings: Decision, plans: Mapping[str, Plan]) -> dict[str, str]:
@@ -84,7 +87,7 @@ def name_of(plan: Plan) -> str:
     if plan.regime == "finetune_top":
         words.append(f"{len(first.frozen)} frozen")
     copied = [rate for stage in plan.stages for name, rate in stage.trained if name not in first.reinitialised]
-    if copied and min(copied) == FULL_RATE:
+    if copied and max(copied) == FULL_RATE:
         words.append("full rate")
     if any(stage.augment for stage in plan.stages):
         words.append("augmented")

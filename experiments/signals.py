@@ -174,7 +174,9 @@ def deepest(values: Mapping[str, float], network: Network) -> str:
     finite = {name: value for name, value in values.items() if np.isfinite(value)}
     if not finite:
         raise ValueError("no representation has a finite score, so none is the best")
-    depth = places[max(finite, key=lambda name: (finite[name], places[name]))]
+    # What differs by rounding is equal: plain H-scores of all layers that are wider than there are rows, say.
+    top = max(finite.values())
+    depth = max(places[name] for name, value in finite.items() if value >= top - 1e-5 * abs(top))
     plans = candidates(network, Decision(), augment=False).values()
     if depth == 0:
         return next(name_of(plan) for plan in plans if plan.regime == "from_scratch")

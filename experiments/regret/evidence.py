@@ -63,9 +63,7 @@ def evidence(setting: Setting) -> dict[str, Any]:
         },
         "roles": roles(nets.target, config.decision, setting.plans),
         "choices": {
-            f"{rule}, {name}": way_of(setting, rule, known)
-            for rule in decision.MAPS
-            for name, known in similar.items()
+            f"{rule}, {name}": way_of(setting, rule, known) for rule in decision.MAPS for name, known in similar.items()
         },
     }
 

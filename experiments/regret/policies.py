@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Ways that every network has (`experiments.candidates.roles`), and so the fixed policies, from the cheapest step to the dearest.
+# Ways that every network has (`experiments.candidates.roles`), and so the fixed policies; those that augment last.
 FIXED = (
     "linear_probe",
     "finetune_top 1",

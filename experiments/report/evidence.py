@@ -5,7 +5,7 @@ from collections.abc import Callable
 from experiments.report import contest, size_similarity, words
 from experiments.report.markup import Html, join, table, tag
 from experiments.report.plots import units
-from experiments.report.run import AUDIT, Measured, Run, measured
+from experiments.report.run import Measured, Run, asks_similarity, measured
 
 # (name of a figure, what a screen reader says, caption …) -> the figure, or none where the run has no such picture.
 Show = Callable[..., Html | None]
@@ -105,7 +105,7 @@ def nothing_measured(run: Run) -> str:
     if run.config["source"] is None:
         row = (
             ""
-            if run.result["plan"]["rule"] in ("given", AUDIT) or run.config["decision"]["assume"]
+            if not asks_similarity(run) or run.config["decision"]["assume"]
             else (" Where similarity is unknown, the rule's row for dissimilar data applies.")
         )
         return f"No MMD was measured because the network came without source rows.{row}"
@@ -120,6 +120,9 @@ def what_decides(run: Run) -> str:
         return "The user chose the regime, so no test decided anything; the tests below only describe."
     if run.audit is not None:
         return "The regime was chosen by trying every one on the target, so no test decided anything; the tests only describe."
+    if not asks_similarity(run):
+        rule = run.result["plan"]["rule"]
+        return f"The rule “{rule}” takes one way whatever the similarity, so no test decided anything; the tests only describe."
     name = run.config["decision"]["representation"]
     where = "the network's inputs" if name == "inputs" else f"layer {name}"
     level = f"{run.config['test']['alpha']:g}"
@@ -235,8 +238,9 @@ def asked(run: Run, show: Show) -> list[Html | None]:
         notes = [tag("p", note, class_="warning") for note in contest.warnings(run.audit)]
         done = tag("p", contest.how(run.audit))
         return [tag("h3", "What the audit tried"), done, *notes, contest.section(run.audit, show)]
+    heading = "The rule" if asks_similarity(run) else "What the sources say:"
     return [
-        tag("h3", f"The rule “{words.rule(run)}” on the map of size × similarity"),
+        tag("h3", f"{heading} “{words.rule(run)}” on the map of size × similarity"),
         show("map", size_similarity.described(run), size_similarity.caption(run)),
         grid(run),
     ]

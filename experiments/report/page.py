@@ -7,7 +7,7 @@ from pathlib import Path
 from experiments import workdir
 from experiments.report import audit_plots, evidence, plots, record, words
 from experiments.report.markup import Html, join, table, tag
-from experiments.report.run import AUDIT, Run, pvalue_decides, read
+from experiments.report.run import Run, asks_similarity, pvalue_decides, read
 from experiments.report.style import CSS
 
 
@@ -182,14 +182,14 @@ def sample_size(run: Run) -> Html | None:
 
 def warnings(run: Run) -> Html | None:
     """What the run says about its own test."""
-    two_sample, plan = run.result["two_sample"], run.result["plan"]
+    two_sample = run.result["two_sample"]
     found = []
     if two_sample is None and run.config["source"] is None:
         found.append(
             "No MMD was measured because the network came without source rows"
             + (
                 "."
-                if plan["rule"] in ("given", AUDIT) or run.config["decision"]["assume"]
+                if not asks_similarity(run) or run.config["decision"]["assume"]
                 else "; the row for dissimilar data applies."
             )
         )

@@ -9,7 +9,11 @@ import numpy as np
 from experiments import workdir
 
 INPUTS = "inputs"
-AUDIT = "audit"  # the rule that asks no test
+AUDIT = "audit"  # the rule that tries every way
+MAPS = (
+    "patent",
+    "quadrant",
+)  # the rules that ask for size and similarity; a test holds them to mmd_jax.transfer.decision
 _FIT = re.compile(r"(?P<arm>reuse|from_scratch|pretrain)-rate(?P<rate>.+)-stage(?P<stage>\d+)")
 
 
@@ -127,23 +131,24 @@ def measured(run: Run) -> list[Measured]:
     ]
 
 
+def asks_similarity(run: Run) -> bool:
+    """Whether the plan is that of a rule which asks how similar the data are."""
+    return run.result["plan"]["rule"] in MAPS
+
+
 def pvalue_decides(run: Run) -> bool:
     """Whether a p-value is behind the plan: there was a test, no assumption in its place, and a rule that asked."""
     return (
         run.result["two_sample"] is not None
         and run.result.get("verdict") is None
         and run.config["decision"]["assume"] is None
-        and run.result["plan"]["rule"] not in ("given", AUDIT)
+        and asks_similarity(run)
     )
 
 
 def verdict_decides(run: Run) -> bool:
     """Whether a verdict is behind the plan."""
-    return (
-        run.result.get("verdict") is not None
-        and run.config["decision"]["assume"] is None
-        and run.result["plan"]["rule"] not in ("given", AUDIT)
-    )
+    return run.result.get("verdict") is not None and run.config["decision"]["assume"] is None and asks_similarity(run)
 
 
 def curves(run: Run) -> list[Curve]:

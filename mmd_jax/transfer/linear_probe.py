@@ -128,7 +128,8 @@ def _standardised(features: Array, trains: Array) -> tuple[Array, Array]:
     scale = jnp.sqrt(jnp.sum(shares * centred**2, axis=0, keepdims=True))
     # A feature that hardly varies where it is fitted says nothing of where it is tried; of one that varies little, another row
     # may lie anywhere.
-    x = jnp.where(scale > 1e-5 * jnp.max(scale), centred / jnp.where(scale > 0, scale, 1), 0)
+    rounding = 1e-6 * jnp.max(jnp.abs(features), axis=0, keepdims=True)
+    x = jnp.where(scale > rounding, centred / jnp.where(scale > 0, scale, 1), 0)
     x = jnp.clip(x, -100, 100)
     variances, axes = jnp.linalg.eigh(jnp.dot(x.T, shares * x, precision=HIGHEST))
     return jnp.dot(x, axes, precision=HIGHEST), jnp.maximum(variances, 0)

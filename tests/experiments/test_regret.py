@@ -137,10 +137,11 @@ def test_a_signal_that_orders_pairs_is_seen_and_one_that_does_not_is_not():
 
 @pytest.mark.parametrize("network", [cnn8(4, width=2), mlp(4, hidden=(8, 8)), mlp(4, hidden=(8,))])
 @pytest.mark.parametrize("augment", [False, True])
-def test_every_fixed_policy_is_a_way_of_any_network(network, augment):
-    plans = candidates(network, Decision(), augment=augment)
+@pytest.mark.parametrize("settings", [Decision(), Decision(layer_decay=0.5), Decision(pretrained_rate=1.0)])
+def test_every_fixed_policy_is_a_way_of_any_network(network, augment, settings):
+    plans = candidates(network, settings, augment=augment)
     assert len({plan.stages for plan in plans.values()}) == len(plans)
-    found = roles(network, Decision(), plans)
+    found = roles(network, settings, plans)
     assert set(found) == set(FIXED) and set(found.values()) <= set(plans)
     share = len(plans[found["finetune_top 0.4"]].stages[0].frozen) / network.num_base
     assert share == pytest.approx(0.4, abs=0.5 / network.num_base + 0.5 * (network.num_base == 1))

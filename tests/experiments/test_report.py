@@ -18,7 +18,7 @@ from experiments.config import Config, Data, Decision, Model
 from experiments.evaluation import compare, negative_transfer
 from experiments.report import page, plots, words
 from experiments.report.markup import Html, tag
-from experiments.report.run import curves, read
+from experiments.report.run import MAPS, curves, read
 from mmd_jax.transfer import decision
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
@@ -452,7 +452,7 @@ def test_the_rules_grids_are_the_rules():
         assert {cell: regime for cell, (regime, _) in words.RULES[name].items()} == {
             c: v.regime for c, v in table.items()
         }
-    assert set(words.RULES) == set(decision.MAPS)
+    assert set(words.RULES) == set(decision.MAPS) == set(MAPS)
     assert set(words.REGIMES) == set(decision.REGIMES)
 
 

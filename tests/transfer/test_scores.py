@@ -304,3 +304,10 @@ def test_bad_knobs(key):
             call()
     with pytest.raises(TypeError, match="plain integer"):
         probe(jax.random.clone(key), x, y, True)
+
+
+def test_a_small_feature_counts_beside_a_huge_one(key):
+    y = np.arange(60) % 2
+    noise = np.asarray(jax.random.normal(key, (60,)))
+    features = np.stack([1e6 * noise, y - 0.5 + 0.01 * noise], axis=1)
+    assert float(probe(key, features, y).accuracy) == 1
