@@ -52,7 +52,7 @@ config = Benchmark(
             images("cifar10", *VEHICLES),
             sizes=SOME,
         ),
-        pair("ImageNet → CIFAR-10", None, Data("cifar10", size=(64, 64)), model=LITE, sizes=FEW, augment=False),
+        pair("ImageNet → CIFAR-10", None, Data("cifar10", size=(64, 64)), model=LITE, sizes=(50, 200), augment=False),
         pair("movies → Amazon", Data("sentences:movie"), Data("sentences:amazon"), model=WORDS, sizes=FEW),
         pair("movies → New York Times", Data("sentences:movie"), Data("sentences:nyt"), model=WORDS, sizes=FEW),
         pair("tweets → movies", Data("sentences:tweets"), Data("sentences:movie"), model=WORDS, sizes=FEW),
@@ -64,4 +64,5 @@ config = Benchmark(
     train=Training(learning_rates=(3e-3,), augment=Augment(mixup=0.0)),
     test=TwoSample(max_rows=500, permutations=199),
     decision=Decision(margin_from="classes"),
+    tables="docs/results/decision_benchmark",
 )

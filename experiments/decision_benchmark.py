@@ -27,7 +27,7 @@ from experiments.regret.summary import summarise
 from experiments.report import regret as report
 
 # Raised where the code changes the numbers of a cell.
-VERSIONS = {"outcomes": 1, "evidence": 1}
+VERSIONS = {"outcomes": 1, "evidence": 2}
 PARTS = {"outcomes": outcomes, "evidence": evidence}
 
 
@@ -42,9 +42,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run(benchmark: Benchmark, directory: Path, command: str = "") -> None:
     """The whole benchmark, from data to report; the same call again goes on where it stopped."""
     workdir.open_workdir(directory, benchmark, ignore=NOT_THE_BENCHMARK)
+    there = Path(benchmark.tables) if benchmark.tables else directory / "tables"
     if not benchmark.from_tables:
-        tables.write(Path(benchmark.tables), rows_of(benchmark, directory))
-    content = {**summarise(tables.read(Path(benchmark.tables))), "name": benchmark.name, "command": command}
+        tables.write(there, rows_of(benchmark, directory))
+    content = {**summarise(tables.read(there)), "name": benchmark.name, "command": command}
     workdir.write_json(directory / "decision_benchmark.json", content)
     report.write(directory)
     print(f"{report.as_markdown(content)}\n\n{report.answer(content)}\nReport: {directory / 'report.html'}")

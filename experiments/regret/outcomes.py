@@ -1,5 +1,7 @@
 """One cell: what each way of reusing the source's network reaches on the target."""
 
+import math
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,7 +62,8 @@ def outcomes(setting: Setting) -> dict[str, Any]:
 
     Returns:
       {"ways": {name: {"accuracy" (test rows), "valid_loss", "valid_accuracy" (of the best state), "steps" (taken in all),
-      "curve" ([step, validation loss] at each validation)}}, "num_test": rows tested on}
+      "curve" ([step, validation loss] at each validation)}}, "num_test": rows tested on}. A way that diverges counts as it
+      stood before.
     """
     config, data, nets = setting.config, setting.data, setting.nets
     train, valid = phases.split(data.target, config.train, config.seed)
@@ -70,9 +73,18 @@ def outcomes(setting: Setting) -> dict[str, Any]:
     for name, plan in setting.plans.items():
         plan = phases.cached(config, nets.target, plan, data.target)
         start: Variables = {} if plan.regime == "from_scratch" else setting.variables
-        chunks = finetune.finetune(key, nets.target, start, plan, train, valid, learning_rate=rate, recipe=settings)
-        seen = [(state, metrics) for state, metrics in chunks]
-        best, curve = seen[-1][0], _curve([metrics for _, metrics in seen])
+        best, rows = None, []
+        try:
+            chunks = finetune.finetune(key, nets.target, start, plan, train, valid, learning_rate=rate, recipe=settings)
+            for state, metrics in chunks:
+                best = state  # of all that were, only the last is kept
+                rows.append(metrics)
+        except finetune.NonFiniteLossError as error:
+            print(f"warning: {config.name}, {name}: {error}", file=sys.stderr)
+        if best is None:
+            found[name] = _guess(len(data.target.class_names))
+            continue
+        curve = _curve(rows)
         right = _right(nets, best.best, data.target.test_x, data.target.test_y)
         held = _right(nets, best.best, valid.x, valid.y)
         found[name] = {
@@ -83,6 +95,12 @@ def outcomes(setting: Setting) -> dict[str, Any]:
             "curve": curve,
         }
     return {"ways": found, "num_test": len(data.target.test_y)}
+
+
+def _guess(num_classes: int) -> dict[str, Any]:
+    """What stands for a way that diverged before its first validation."""
+    share, loss = 1 / num_classes, math.log(num_classes)
+    return {"accuracy": share, "valid_loss": loss, "valid_accuracy": share, "steps": 1, "curve": [[1, loss]]}
 
 
 def _curve(metrics: list[dict[str, float]]) -> list[list[float]]:

@@ -125,32 +125,31 @@ def best_split(cases: Sequence[Case], signal: str, num_thresholds: int = 15) -> 
     return found[1]
 
 
-def left_out(cases: Sequence[Case], learn: Callable[..., Split]) -> list[float]:
-    """The regret in each case of a rule that was learned on the cases of all other pairs."""
+def left_out(cases: Sequence[Case], learn: Callable[..., Split]) -> list[str]:
+    """The way that a rule takes in each case, learned on the cases of all other pairs."""
     rules = {name: learn([case for case in cases if case.pair != name]) for name in {case.pair for case in cases}}
-    return [case.regret(case.roles[rules[case.pair](case)]) for case in cases]
+    return [case.roles[rules[case.pair](case)] for case in cases]
 
 
-def halving(curves: Mapping[str, Sequence[Sequence[float]]], rungs: int = 3) -> tuple[str, int]:
-    """Successive halving on validation losses: all ways for a ninth of their steps, the best third for a third, one to the end.
+def halving(curves: Mapping[str, Sequence[Sequence[float]]], epochs: int) -> tuple[str, int]:
+    """Successive halving on validation losses: of n ways ⌈n/3⌉ and then ⌈n/9⌉ go on, from where they stand.
+
+    All are trained for a ninth of the epochs, the best third for a third of them, and the best of these to their end.
 
     Args:
-      curves: {way: [step, validation loss] at each validation}.
-      rungs: how many.
+      curves: {way: [step, validation loss] at each validation}, one an epoch, until it was stopped early.
+      epochs: that a way is trained for at most.
 
     Returns:
-      (the way with the lowest loss at the last rung, training steps in all).
+      (the way with the lowest loss in the end, training steps in all).
 
     Reference: Jamieson and Talwalkar, Non-stochastic best arm identification and hyperparameter optimization, AISTATS 2016.
     """
     left, spent = list(curves), dict.fromkeys(curves, 0)
-    for rung in range(rungs):
-        losses = {}
-        for way in left:
-            until = curves[way][-1][0] / ETA ** (rungs - 1 - rung)
-            # A way is validated once an epoch: it goes on to the first validation that is not before the rung.
-            reached = next(i for i, (step, _) in enumerate(curves[way]) if step >= until - 1e-9)
-            losses[way] = min(loss for _, loss in curves[way][: reached + 1])
-            spent[way] = int(curves[way][reached][0])
-        left = sorted(left, key=losses.__getitem__)[: max(1, math.ceil(len(curves) / ETA ** (rung + 1)))]
+    for rung in (math.ceil(epochs / ETA**2), math.ceil(epochs / ETA), None):
+        reached = {way: list(curves[way][:rung]) for way in left}
+        losses = {way: min(loss for _, loss in curve) for way, curve in reached.items()}
+        spent |= {way: int(curve[-1][0]) for way, curve in reached.items()}
+        ranked = sorted(left, key=losses.__getitem__)
+        left = ranked[: math.ceil(len(left) / ETA)] if rung else ranked
     return left[0], sum(spent.values())

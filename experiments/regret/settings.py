@@ -59,8 +59,8 @@ class Benchmark:
     decision: Decision = field(default_factory=Decision)
     """Thresholds of the rules, and where the margin of a verdict comes from."""
     data_dir: str = "data"
-    tables: str = "docs/results/decision_benchmark"
-    """Where the tables of finished cells are written."""
+    tables: str = ""
+    """Where the tables of finished cells are written; empty: "tables" in the work directory."""
     from_tables: bool = False
     """Only make the report of the tables that are there."""
     workers: int = 2
@@ -78,6 +78,13 @@ def check(benchmark: Benchmark) -> None:
         values = getattr(benchmark, name)
         if not values or len({*values}) < len(values):
             raise ValueError(f"{name} = {values}; expected one or more, all different")
+    if len(benchmark.pairs) < 2:
+        raise ValueError("pairs has one pair; expected two or more: thresholds for one are learned on the others")
+    decision = benchmark.decision
+    if decision.regime or decision.assume or decision.frozen or decision.num_frozen is not None:
+        raise ValueError(
+            "decision.regime, .assume, .frozen and .num_frozen choose one plan; the benchmark asks every rule"
+        )
     for name in ("epochs", "batch_sizes"):
         values = getattr(benchmark, name)
         if len(values) != len(benchmark.sizes):

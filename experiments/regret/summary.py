@@ -1,6 +1,6 @@
 """Cases → what every policy's choices cost, what predicts the gain of reuse, and the rule that the evidence supports."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -46,15 +46,10 @@ def chosen_by(cases: Sequence[Case], signals: Sequence[str]) -> dict[tuple[str, 
         kind = "search" if name == AUDIT else "layer score" if name.startswith("deepest") else "rule"
         found[kind, name] = [case.choices[name] for case in cases]
     for name in signals:
-        found["split", name] = _taken(cases, partial(best_split, signal=name))
+        found["split", name] = left_out(cases, partial(best_split, signal=name))
     found["search", VALIDATION] = [min(case.valid_loss, key=case.valid_loss.__getitem__) for case in cases]
     found["search", ORACLE] = [max(case.accuracy, key=case.accuracy.__getitem__) for case in cases]
     return found
-
-
-def _taken(cases: Sequence[Case], learn: Callable[[Sequence[Case]], Split]) -> list[str]:
-    rules = {name: learn([case for case in cases if case.pair != name]) for name in {case.pair for case in cases}}
-    return [case.roles[rules[case.pair](case)] for case in cases]
 
 
 def _steps(case: Case, name: str, way: str) -> int:
@@ -76,7 +71,7 @@ def over_pairs(cases: Sequence[Case], values: Sequence[float]) -> dict[str, Any]
 
 def cost_of(cases: Sequence[Case], name: str, kind: str, ways: Sequence[str], steps: Sequence[int]) -> dict[str, Any]:
     """What a policy's choices give away: {"policy", "kind", "mean", "low", "high", "pairs", "worst", "worst_cell", "steps"}."""
-    regrets = [case.regret(way) for case, way in zip(cases, ways, strict=True)]
+    regrets = _regrets(cases, ways)
     worst = int(np.argmax(regrets))
     return {
         "policy": name,
@@ -88,11 +83,15 @@ def cost_of(cases: Sequence[Case], name: str, kind: str, ways: Sequence[str], st
     }
 
 
+def _regrets(cases: Sequence[Case], ways: Sequence[str]) -> list[float]:
+    return [case.regret(way) for case, way in zip(cases, ways, strict=True)]
+
+
 def _by_size(cases: Sequence[Case], chosen: dict[tuple[str, str], list[str]], size: int) -> dict[str, float]:
     here = [i for i, case in enumerate(cases) if case.size == size]
     some = [cases[i] for i in here]
     return {
-        name: over_pairs(some, [cases[i].regret(ways[i]) for i in here])["mean"] for (_, name), ways in chosen.items()
+        name: over_pairs(some, _regrets(some, [ways[i] for i in here]))["mean"] for (_, name), ways in chosen.items()
     }
 
 
@@ -161,7 +160,7 @@ def evidence(cases: Sequence[Case], signals: Sequence[str]) -> dict[str, Any]:
     tried, rules = [], []
     for name, some in (("a split on size or similarity", given), ("a split on any one signal", list(signals))):
         learn = partial(_best_of, signals=some)
-        regrets = left_out(cases, learn)
+        regrets = _regrets(cases, left_out(cases, learn))
         difference = over_pairs(cases, np.subtract(regrets, plain).tolist())
         rules.append(learn(cases))
         tried.append(
@@ -191,6 +190,6 @@ def _best_of(cases: Sequence[Case], signals: Sequence[str]) -> Split:
         return best_split(cases, signals[0])
 
     def loss(signal: str) -> float:
-        return over_pairs(cases, left_out(cases, partial(best_split, signal=signal)))["mean"]
+        return over_pairs(cases, _regrets(cases, left_out(cases, partial(best_split, signal=signal))))["mean"]
 
     return best_split(cases, min(signals, key=loss))

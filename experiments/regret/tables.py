@@ -29,7 +29,8 @@ def write(directory: Path, rows: Sequence[Mapping[str, Any]]) -> None:
             numbers = (f"{found[name]:.5f}" for name in ("accuracy", "valid_loss", "valid_accuracy"))
             ways.append([*cell, way, *numbers, found["steps"], round(of["outcomes"]["num_test"])])
         known += [[*cell, name, f"{value:.6g}"] for name, value in signals_of(cell[1], evidence).items()]
-        chosen, steps = halving({way: found["curve"] for way, found in outcomes.items()})
+        epochs = of["outcomes"]["about"]["train"]["epochs"]
+        chosen, steps = halving({way: found["curve"] for way, found in outcomes.items()}, epochs)
         policies = {
             **evidence["choices"],
             **{f"deepest {score}": way for score, way in evidence["deepest"].items()},

@@ -32,12 +32,21 @@ def case(pair, size, best, *, known=None, seed=0, loss=0.1):
     )
 
 
+def taken_regrets(cases, signal):
+    ways = policies.left_out(cases, lambda some: policies.best_split(some, signal))
+    return [one.regret(way) for one, way in zip(cases, ways)]
+
+
 def test_a_planted_threshold_is_found_and_used_on_pairs_that_were_left_out():
     pairs = [f"pair {i}" for i in range(6)]
     cases = [case(p, n, "linear_probe" if n < 300 else "finetune_all") for p in pairs for n in (50, 200, 1000)]
     rule = policies.best_split(cases, "rows")
     assert (rule.below, rule.above, rule.threshold) == ("linear_probe", "finetune_all", 600.0)
-    assert max(policies.left_out(cases, lambda some: policies.best_split(some, "rows"))) == 0
+    assert set(policies.left_out(cases, lambda some: policies.best_split(some, "rows"))) == {
+        "linear_probe",
+        "finetune_all",
+    }
+    assert max(taken_regrets(cases, "rows")) == 0
     found = summary.evidence(cases, ["rows"])
     assert found["beats"] and found["threshold"] == 600 and "rows" in str(rule)
 
@@ -65,7 +74,7 @@ def test_what_a_pair_alone_says_is_not_used_for_it():
     # Only in "odd" the signal matters; a rule that saw "odd" would be right there.
     cases = [case("odd", 50, "lp_ft", known={"s": 9.0}), case("odd", 200, "lp_ft", known={"s": 9.0})]
     cases += [case(f"pair {i}", 50, "linear_probe", known={"s": float(i)}) for i in range(4)]
-    regrets = policies.left_out(cases, lambda some: policies.best_split(some, "s"))
+    regrets = taken_regrets(cases, "s")
     assert regrets[:2] == pytest.approx([0.1, 0.1]) and max(regrets[2:]) == 0
     assert policies.best_split(cases, "s")(cases[0]) == "lp_ft"
 
@@ -109,8 +118,11 @@ def test_halving_goes_on_with_the_best_third_and_counts_every_step_once():
     late = curve(2.0, 2.0, 2.0, 0.1, 0.1, 0.1, 0.1, 0.1, 0.0)  # best in the end, and seen too late
     middling = curve(0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8)
     curves = {"flat": flat, "good": good, "late": late, "middling": middling, "flat too": flat, "flat three": flat}
-    assert policies.halving(curves) == ("good", 4 * 10 + 30 + 90)  # of six, two and then one go on
-    assert policies.halving({"only": late}) == ("only", 90)
+    assert policies.halving(curves, 9) == ("good", 4 * 10 + 30 + 90)  # of six, two and then one go on
+    assert policies.halving({"only": late}, 9) == ("only", 90)
+    # Of twelve, four and then two go on; one that was stopped early costs no more than it took.
+    twelve = {f"way {i}": curve(*[1 + i / 100] * 9) for i in range(11)} | {"early": curve(0.5, 0.5)}
+    assert policies.halving(twelve, 9) == ("early", 20 + 8 * 10 + 2 * 30 + 90)
 
 
 def test_rank_correlation_is_scipys():
@@ -250,11 +262,13 @@ def test_tables_are_plain_csv(tmp_path):
     ("change", "message"),
     [
         ({"pairs": ()}, "expected one or more"),
+        ({"pairs": (Pair("a"),)}, "expected two or more"),
+        ({"decision": Decision(num_frozen=1)}, "asks every rule"),
         ({"epochs": (3, 4)}, "expected one for each of sizes"),
         ({"seeds": (1, 1)}, "all different"),
         ({"train": Training()}, "expected one: a grid"),
-        ({"pairs": (Pair("a", None),)}, "nothing to reuse"),
-        ({"pairs": (Pair("a", sizes=(77,)),)}, "not among sizes"),
+        ({"pairs": (Pair("a", None), Pair("b"))}, "nothing to reuse"),
+        ({"pairs": (Pair("a", sizes=(77,)), Pair("b"))}, "not among sizes"),
     ],
 )
 def test_settings_that_cannot_be_meant(tmp_path, change, message):
