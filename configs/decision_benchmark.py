@@ -63,6 +63,6 @@ config = Benchmark(
     pretrain=Training(epochs=8, learning_rates=(3e-3,), patience=3),
     train=Training(learning_rates=(3e-3,), augment=Augment(mixup=0.0)),
     test=TwoSample(max_rows=500, permutations=199),
-    decision=Decision(margin_from="classes"),
+    decision=Decision(rule="quadrant", margin_from="classes"),
     tables="docs/results/decision_benchmark",
 )

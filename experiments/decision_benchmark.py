@@ -26,6 +26,8 @@ from experiments.regret.settings import NOT_THE_BENCHMARK, Benchmark, Pair, load
 from experiments.regret.summary import summarise
 from experiments.report import regret as report
 
+# What no number of a cell depends on: every rule is asked, and its audit is of the cell's own curves.
+NOT_THE_CELL = ("name", "data_dir", "until", "audit")
 # Raised where the code changes the numbers of a cell.
 VERSIONS = {"outcomes": 1, "evidence": 2}
 PARTS = {"outcomes": outcomes, "evidence": evidence}
@@ -82,7 +84,7 @@ def rows_of(benchmark: Benchmark, directory: Path) -> list[dict[str, Any]]:
 def cell_of(benchmark: Benchmark, pair: Pair, size: int, seed: int, part: str) -> Cell:
     """One part of one cell; its row is used again only for the very settings that it was made with."""
     config = run_of(benchmark, pair, size, seed)
-    about = {name: value for name, value in workdir.plain(config).items() if name not in ("name", "data_dir", "until")}
+    about = {name: value for name, value in workdir.plain(config).items() if name not in NOT_THE_CELL}
     settings = {
         "pair": pair.name,
         "size": size,
