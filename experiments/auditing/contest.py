@@ -88,7 +88,9 @@ def hold(
 
     climbed = climb(ladder, contestants, train)
     if math.isinf(loss_of(dict(climbed.rungs[-1])[climbed.winner])):
-        raise ValueError("no candidate's loss stayed finite; lower train.learning_rates, or clip gradients")
+        raise ValueError(
+            "no candidate's loss stayed finite on the last rung; lower train.learning_rates, or clip gradients"
+        )
     spent = climbed.spent
     if test is not None:
         for arm, epochs in unfinished(climbed, ladder, finish):
@@ -199,13 +201,15 @@ def best_of_ways(rung: Sequence[tuple[Arm, Mapping[str, Any]]]) -> list[tuple[Ar
 
 
 def unfinished(climbed: Climbed, ladder: Ladder, ways: Sequence[str]) -> list[tuple[Arm, int]]:
-    """(arm, epochs it has been trained for) of each of these candidates that was dropped before the last rung."""
+    """(arm, epochs it has been trained for) of each of these candidates that was dropped before the last rung, not having
+    diverged."""
     found = []
     for way in dict.fromkeys(ways):
         numbers = [number for number, rung in enumerate(climbed.rungs) if any(arm.way == way for arm, _ in rung)]
         if numbers and numbers[-1] + 1 < len(climbed.rungs):
-            arm = next(arm for arm, _ in best_of_ways(climbed.rungs[numbers[-1]]) if arm.way == way)
-            found.append((arm, ladder.rungs[numbers[-1]].epochs))
+            arm, its = next(one for one in best_of_ways(climbed.rungs[numbers[-1]]) if one[0].way == way)
+            if not math.isinf(loss_of(its)):
+                found.append((arm, ladder.rungs[numbers[-1]].epochs))
     return found
 
 

@@ -58,14 +58,14 @@ def evidence(setting: Setting) -> dict[str, Any]:
         "similarity": {name: known.kind for name, known in similar.items()},
         "signals": said,
         "deepest": {
-            score: deepest({place: of[score] for place, of in said.items() if score in of}, nets.source)
+            score: deepest(
+                {place: of[score] for place, of in said.items() if score in of}, nets.source, settings=config.decision
+            )
             for score in OF_LAYERS
         },
         "roles": roles(nets.target, config.decision, setting.plans),
         "choices": {
-            f"{rule}, {name}": way_of(setting, rule, known)
-            for rule in decision.MAPS
-            for name, known in similar.items()
+            f"{rule}, {name}": way_of(setting, rule, known) for rule in decision.MAPS for name, known in similar.items()
         },
     }
 

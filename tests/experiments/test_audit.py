@@ -129,6 +129,27 @@ def test_a_loss_that_is_no_number_loses_to_any():
     assert found.winner.way == "way 5"
 
 
+def test_what_diverged_neither_goes_on_nor_is_finished():
+    """Three rungs of 18, 6 and 2 arms; on each some diverge, though there is room for them."""
+
+    def loss(arm, number):
+        if arm.way == "way 3" and number == 1:
+            return None
+        return None if arm.way in ("way 4", "way 5", "way 6", "way 7", "way 8") else float(arm.way[-1])
+
+    known, found, seen = climbing(loss, error=100.0)
+    assert {arm.way for arm in seen[1]} == {"way 0", "way 1", "way 2", "way 3"}
+    assert "way 3" not in {arm.way for arm in seen[2]}
+    left = contest.unfinished(found, known, ["way 3", "way 4", "way 2"])
+    assert [arm.way for arm, _ in left] == ["way 2"] * ("way 2" not in {arm.way for arm in seen[2]})
+
+
+def test_where_everything_diverges_nothing_more_is_trained():
+    _, found, seen = climbing(lambda arm, number: None if number else 1.0, error=None)
+    assert len(seen) == len(found.rungs) == 2
+    assert ladder.loss_of(dict(found.rungs[-1])[found.winner]) == math.inf
+
+
 # The arms.
 
 
@@ -291,6 +312,33 @@ def test_a_way_that_diverges_is_dropped_and_shown(planted, tmp_path, monkeypatch
     assert way["valid_loss"] is None and way["test"] is None and way["rungs"] == 1
 
 
+def test_a_way_that_diverges_later_keeps_its_account(planted, held):
+    """Its steps, epochs and rate are those of the rung where its loss was last finite, and the oracle is another."""
+    _, found = held
+    y, way = planted[4].y, found.climbed.winner.way
+    lost = {"valid_loss": None, "loss_error": None, "valid_accuracy": None, "diverged": "planted"}
+    rungs = list(found.climbed.rungs)
+    last = [(arm, lost if arm.way == way else its) for arm, its in rungs[-1]]
+    climbed = found.climbed._replace(rungs=(*rungs[:-1], tuple(last)))
+    tested = []
+    for one in found.tested:
+        if one.way != way:
+            tested.append(one)
+        elif one.rung + 1 < len(rungs):
+            tested.append(one._replace(predicted=y))  # the best of all on the test rows
+    told = summary.summarise({}, found._replace(climbed=climbed, tested=tuple(tested)), labels=y)
+    [row] = [row for row in told["ways"] if row["way"] == way]
+    assert row["test"]["estimate"] == 1 and told["oracle"] != way
+    assert row["epochs"] == found.ladder.rungs[-2].epochs and row["rungs"] == len(rungs)
+    steps = {arm: its["steps"] for rung in rungs[:-1] for arm, its in rung if arm.way == way}
+    assert row["steps"] == sum(steps.values()) > 0 and row["valid_loss"] is None
+
+
+def test_the_regret_of_a_way_that_was_not_tried_is_an_error(planted, held):
+    with pytest.raises(ValueError, match="'finetune_top 77 frozen' is none of the ways"):
+        regret.regret(held[1], "finetune_top 77 frozen", planted[4].y, None)
+
+
 # The commands.
 
 SMALL = {"decision": {"augment": False}, "audit": {"steps": 30}}  # augmented ways would be more programs to compile
@@ -368,7 +416,7 @@ def test_rows_too_few_for_scores_are_no_hindrance():
     nets = phases.build(tiny.config, data)
     variables = nets.source.init(jax.random.key(0), target.train_x)
     scores, note = audit.known_scores(tiny.config, nets, variables, data._replace(target=target))
-    assert scores == {} and note.startswith("No scores") and audit.choices_by_scores(scores, nets) == []
+    assert scores == {} and note.startswith("No scores") and audit.choices_by_scores(scores, nets, Decision()) == []
 
 
 @pytest.mark.parametrize(
@@ -383,6 +431,36 @@ def test_rows_too_few_for_scores_are_no_hindrance():
 def test_settings_that_cannot_be_meant(changes, said):
     with pytest.raises(ValueError, match=said):
         configs.check(tiny.changed(audit=changes))
+
+
+def test_the_answer_tells_better_and_worse_only_of_what_was_compared_at_the_end():
+    budget = {"rungs": [{"epochs": 2}, {"epochs": 6}]}
+
+    def choice(by, way, epochs=6, low=None, high=None):
+        return {"by": by, "way": way, "epochs": epochs, "regret": low and {"low": low, "high": high}}
+
+    def told(*choices):
+        return ". ".join(report.verdicts({"budget": budget, "winner": "best", "choices": choices}))
+
+    assert told() == ""
+    assert told(choice("a", "best")) == "Every rule and score that was asked would have chosen it too"
+    said = told(
+        choice("agrees", "best"),
+        choice("poor", "w", low=0.1, high=0.2),
+        choice("rich", "x", low=-0.2, high=-0.1),
+        choice("near", "y", low=-0.1, high=0.1),
+        choice("short", "z", epochs=2, low=0.3, high=0.4),
+        choice("gone", "v", epochs=None),
+    )
+    assert [sentence.split(": ")[1] for sentence in said.split(". ")] == [
+        "poor",
+        "rich",
+        "near",
+        "short (1 of 6)",
+        "gone",
+    ]
+    assert "better, though: rich" in said and "earlier rung" in said and "did not stay finite: gone" in said
+    assert "don't tell" not in told(choice("gone", "v", epochs=None))
 
 
 def test_the_terminal_and_the_page_say_the_same_winner(run):
