@@ -14,7 +14,7 @@ FULL_RATE = 1.0
 
 
 def candidates(network: Network, settings: Decision, *, augment: bool) -> dict[str, Plan]:
-    """{name: plan} of every regime that an audit compares, from the cheapest step to the dearest.
+    """{name: plan} of every regime that an audit compares.
 
     Args:
       network: whose layers the plans name.

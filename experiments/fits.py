@@ -138,8 +138,9 @@ def resumable_fit(
     *,
     about: Mapping[str, Any],
     seconds: float,
+    keep: int = 2,
 ) -> FitState:
-    """Goes on from the newest good checkpoint of this fit, or from `state`, to the end of the stage."""
+    """Goes on from the newest good checkpoint of this fit, or from `state`, to the end of the stage; `keep` of them stay."""
     folder, log = directory / "checkpoints" / name, directory / "metrics.jsonl"
 
     def template(there: Mapping[str, Any]) -> FitState:
@@ -163,7 +164,7 @@ def resumable_fit(
     first = step
 
     def save(state: FitState) -> None:
-        checkpoints.save(folder, int(state.train.step), state, about)
+        checkpoints.save(folder, int(state.train.step), state, about, keep=keep)
 
     try:
         chunks = finetune.fit(network, prepared, state, recipe=settings)

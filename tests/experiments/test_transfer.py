@@ -252,6 +252,7 @@ def test_a_learning_rate_that_diverges_beside_one_that_does_not(tmp_path, capsys
     plan = Plan("given", "from_scratch", stages_of("from_scratch", network.layers), "")
 
     def adapted(directory, *rates):
+        directory.mkdir(exist_ok=True)
         settings = replace(tiny.training, learning_rates=rates, optimizer="sgd", clip_norm=0.0)
         place = (directory, "reuse", jax.random.key(0), network, {}, plan, train, valid, settings)
         return fits.adapt(*place, checkpoint_seconds=0.0)
