@@ -21,7 +21,7 @@ from experiments import phases, plans, signals, workdir
 from experiments.auditing.contest import hold
 from experiments.auditing.regret import Choice
 from experiments.auditing.summary import about_contest, summarise
-from experiments.config import Config, wants_verdict
+from experiments.config import Config, Decision, wants_verdict
 from experiments.errors import reported
 from experiments.measure import measure
 from experiments.phases import Loaded, Networks
@@ -63,9 +63,9 @@ def compute(config: Config, directory: Path, nets: Networks, data: Loaded, comma
     known = known_similarities(config, nets, variables, data)
     chosen = rules_plans(config, nets, data, known)
     ways = plans.ways(config, nets.target, target, chosen.values())
-    choices = [Choice(by, str(plans.same_way(ways, plan)), plan.reason) for by, plan in chosen.items()]
+    choices = [Choice(by, str(plans.same_way(ways, plan))) for by, plan in chosen.items()]
     scores, note = known_scores(config, nets, variables, data)
-    choices += choices_by_scores(scores, nets)
+    choices += choices_by_scores(scores, nets, config.decision)
     place = phases.audit_ground(config, directory, nets, variables, data)
     contest = hold(
         place,
@@ -124,16 +124,14 @@ def known_scores(
     return found, ""
 
 
-def choices_by_scores(scores: Mapping[str, Mapping[str, float]], nets: Networks) -> list[Choice]:
+def choices_by_scores(scores: Mapping[str, Mapping[str, float]], nets: Networks, settings: Decision) -> list[Choice]:
     """What each score of layers would choose: to freeze all layers up to the one where it is highest."""
     layers = {name: values for name, values in scores.items() if name != signals.OUTPUTS}
     choices = []
     for score in signals.OF_LAYERS if layers else ():
         values = {name: found[score] for name, found in layers.items()}
         if any(math.isfinite(value) for value in values.values()):
-            best = max(values, key=lambda name: (math.isfinite(values[name]), values[name]))
-            why = f"{score} is highest on {best}."
-            choices.append(Choice(score, signals.deepest(values, nets.target), why))
+            choices.append(Choice(score, signals.deepest(values, nets.target, settings=settings)))
     return choices
 
 

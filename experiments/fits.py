@@ -59,7 +59,10 @@ def adapt(
     """Carries out a plan at every learning rate of the grid and keeps the one with the lowest validation loss.
 
     Each stage of each rate is a resumable fit of its own under checkpoints/. `keep_for` keeps what frozen layers make of
-    the rows from run to run.
+    the rows from run to run. A rate whose loss does not stay finite is left out, and named on stderr.
+
+    Raises:
+      NonFiniteLossError: no rate's loss stays finite.
     """
     settings = recipe(training)
     rows = digest({"train": train, "valid": valid})
@@ -79,8 +82,8 @@ def adapt(
         )
 
     first = prepare(0, variables)  # the same for every rate
-    outcomes = []
-    for rate in training.learning_rates:
+
+    def carried_out(rate: float) -> FitState:
         current = first.variables
         for number, stage in enumerate(plan.stages):
             prepared = first if number == 0 else prepare(number, current)
@@ -102,7 +105,19 @@ def adapt(
             )
             check_frozen(prepared.frozen, state.best, stage)
             current = state.best
-        outcomes.append((float(state.best_loss), rate, state.best))
+        return state
+
+    outcomes, diverged = [], []
+    for rate in training.learning_rates:
+        try:
+            state = carried_out(rate)
+        except finetune.NonFiniteLossError as error:
+            diverged.append(error)
+            print(f"warning: learning rate {rate:g} is left out: {error}", file=sys.stderr)
+        else:
+            outcomes.append((float(state.best_loss), rate, state.best))
+    if not outcomes:
+        raise diverged[-1]
     loss, rate, best = min(outcomes, key=lambda outcome: outcome[0])
     frozen = any(stage.frozen for stage in plan.stages)
     return Arm(plan, best, rate, loss, True if frozen else None)
@@ -123,8 +138,9 @@ def resumable_fit(
     *,
     about: Mapping[str, Any],
     seconds: float,
+    keep: int = 2,
 ) -> FitState:
-    """Goes on from the newest good checkpoint of this fit, or from `state`, to the end of the stage."""
+    """Goes on from the newest good checkpoint of this fit, or from `state`, to the end of the stage; `keep` of them stay."""
     folder, log = directory / "checkpoints" / name, directory / "metrics.jsonl"
 
     def template(there: Mapping[str, Any]) -> FitState:
@@ -148,7 +164,7 @@ def resumable_fit(
     first = step
 
     def save(state: FitState) -> None:
-        checkpoints.save(folder, int(state.train.step), state, about)
+        checkpoints.save(folder, int(state.train.step), state, about, keep=keep)
 
     try:
         chunks = finetune.fit(network, prepared, state, recipe=settings)

@@ -30,7 +30,6 @@ from experiments.measure import Measurement, measure
 from experiments.measure import check as check_inputs
 from experiments.networks import INPUTS
 from experiments.plans import RULES, cached, chosen_plan, given_plan, is_audited, similarity_known, ways
-from experiments.plans import plan_by_rule as plan_by_rule  # for scripts, which ask phases
 from experiments.progress import track
 from experiments.verdicts import Judged, judge
 from experiments.verdicts import check as check_margin
@@ -255,8 +254,13 @@ def save_tensors(config: Config, directory: Path, nets: Networks) -> None:
 
 def split(data: sources.Dataset, training: Training, seed: int) -> tuple[Rows, Rows]:
     """Training and validation rows, stratified or by whole groups."""
-    kept, held = split_rows(data.train_y, data.train_groups, fraction=training.validation_fraction, seed=seed)
+    kept, held = held_out(data, training, seed)
     return Rows(data.train_x[kept], data.train_y[kept]), Rows(data.train_x[held], data.train_y[held])
+
+
+def held_out(data: sources.Dataset, training: Training, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which training rows are kept, and which are held out for validation."""
+    return split_rows(data.train_y, data.train_groups, fraction=training.validation_fraction, seed=seed)
 
 
 def pretrain(config: Config, directory: Path, key: jax.Array, nets: Networks, data: Loaded) -> Variables:
@@ -326,6 +330,7 @@ def audited(config: Config, directory: Path, nets: Networks, variables: Variable
 
 def audit_ground(config: Config, directory: Path, nets: Networks, variables: Variables, data: Loaded) -> Ground:
     """What the ways of an audit stand on: the rows and the key that `reuse` will have."""
+    groups = data.target.train_groups
     return ground(
         directory,
         make_keys(config.seed).adapt,
@@ -335,6 +340,7 @@ def audit_ground(config: Config, directory: Path, nets: Networks, variables: Var
         config.train,
         checkpoint_seconds=config.checkpoint_seconds,
         keep_for=kept_features(config),
+        valid_groups=None if groups is None else groups[held_out(data.target, config.train, config.seed)[1]],
     )
 
 

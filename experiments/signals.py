@@ -28,6 +28,7 @@ SIGNALS = OF_OUTPUTS + OF_LAYERS
 # The place of the source head's own scores, beside "inputs" and the layers.
 OUTPUTS = "outputs"
 FOLDS = 5
+DEFAULTS = Decision()
 
 
 def signals(
@@ -150,7 +151,7 @@ def _of_outputs(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     }
 
 
-def deepest(values: Mapping[str, float], network: Network) -> str:
+def deepest(values: Mapping[str, float], network: Network, *, settings: Decision = DEFAULTS) -> str:
     """The way of reuse that freezes all layers up to the one where a score is highest: a policy without a parameter.
 
     The last hidden layer: "linear_probe". A layer below: "finetune_top" with as many frozen layers as there are up to it, or the
@@ -159,6 +160,7 @@ def deepest(values: Mapping[str, float], network: Network) -> str:
     Args:
       values: {"inputs" or layer: score}, all of one of OF_LAYERS. Of equal ones, the deepest counts, which is the cheapest.
       network: whose layers they are.
+      settings: as given to `experiments.candidates.candidates`: a way's name says whether it trains at the full rate.
 
     Returns:
       A name of `experiments.candidates.candidates`.
@@ -177,7 +179,7 @@ def deepest(values: Mapping[str, float], network: Network) -> str:
     # What differs by rounding is equal: plain H-scores of all layers that are wider than there are rows, say.
     top = max(finite.values())
     depth = max(places[name] for name, value in finite.items() if value >= top - 1e-5 * abs(top))
-    plans = candidates(network, Decision(), augment=False).values()
+    plans = candidates(network, settings, augment=False).values()
     if depth == 0:
         return next(name_of(plan) for plan in plans if plan.regime == "from_scratch")
     if depth == len(network.layers) - 1:

@@ -23,6 +23,7 @@ from experiments.config import Training
 from experiments.errors import reported
 from experiments.fits import digest
 from experiments.phases import Loaded, Networks
+from experiments.plans import plan_by_rule
 from experiments.report import strategies as report
 from experiments.strategy.settings import NOT_THE_STUDY, Strategies, load, training_of
 from experiments.strategy.summary import Choice, summarise
@@ -94,7 +95,7 @@ def plans_of(study: Strategies, nets: Networks, data: Loaded) -> tuple[dict[str,
         plans[name_of(plan)] = plan
     choices = []
     for rule, assumed in itertools.product(decision.MAPS, ASSUMPTIONS):
-        plan = phases.plan_by_rule(study.run, rule, network, Similarity(assumed, "Assumed."), data.target)
+        plan = plan_by_rule(study.run, rule, network, Similarity(assumed, "Assumed."), data.target)
         same = next((way for way, known in plans.items() if known.stages == plan.stages), name_of(plan))
         plans.setdefault(same, plan)
         choices.append(Choice(rule, assumed, same))

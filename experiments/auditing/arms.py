@@ -46,6 +46,7 @@ class Ground(NamedTuple):
       network: with a last layer for the target's classes.
       variables: pretrained.
       train, valid: rows of the target's training split.
+      valid_groups: of dependent validation rows, [n]; or none.
       training: the settings; its schedule is held constant, as a fit that may go on can't have come to its end.
       checkpoint_seconds: between two checkpoints of one fit.
       keep_for: keeps the outputs of frozen layers from run to run; or none.
@@ -60,6 +61,7 @@ class Ground(NamedTuple):
     variables: Variables
     train: Rows
     valid: Rows
+    valid_groups: np.ndarray | None
     training: Training
     checkpoint_seconds: float
     keep_for: KeepFor | None
@@ -79,14 +81,16 @@ def ground(
     *,
     checkpoint_seconds: float,
     keep_for: KeepFor | None = None,
+    valid_groups: np.ndarray | None = None,
 ) -> Ground:
     """The ground of an audit, nothing prepared yet."""
-    content = digest({"train": train, "valid": valid, "variables": variables})
-    settings = checkpoint_seconds, keep_for, content
-    return Ground(directory, key, network, variables, train, valid, training, *settings, {}, {})
+    known = {"train": train, "valid": valid, "variables": variables}
+    content = digest(known if valid_groups is None else known | {"valid_groups": valid_groups})
+    settings = training, checkpoint_seconds, keep_for, content
+    return Ground(directory, key, network, variables, train, valid, valid_groups, *settings, {}, {})
 
 
-def settings(place: Ground, epochs: int) -> Recipe:
+def recipe_of(place: Ground, epochs: int) -> Recipe:
     """How arms are trained up to so many epochs; the rate does not depend on how many there will be."""
     return recipe(place.training)._replace(schedule="constant", epochs=epochs)
 
@@ -126,7 +130,7 @@ def prepare(place: Ground, plan: Plan, number: int, variables: Variables) -> Pre
         stage,
         place.train,
         place.valid,
-        recipe=settings(place, 1),
+        recipe=recipe_of(place, 1),
         watch=lambda batches: track(batches, "audit: outputs of the frozen layers"),
         keep=kept(place, variables, stage),
     )
@@ -162,7 +166,7 @@ def forget(place: Ground, going_on: Collection[Arm]) -> None:
 
 
 def _fit(place: Ground, arm: Arm, number: int, prepared: Prepared, epochs: int) -> FitState:
-    stage, how = arm.plan.stages[number], settings(place, epochs)
+    stage, how = arm.plan.stages[number], recipe_of(place, epochs)
     about = about_fit(place, arm, number, prepared)
     begin = finetune.begin_fit(place.network, prepared, learning_rate=arm.learning_rate, recipe=how)
     name = fit_name(arm, number)
@@ -170,7 +174,15 @@ def _fit(place: Ground, arm: Arm, number: int, prepared: Prepared, epochs: int) 
         # The classifier of LP-FT is the linear probe's: taken over where that has just been trained.
         begin = _of_probe(place, arm, prepared, begin, how) or begin
     state = resumable_fit(
-        place.directory, name, place.network, prepared, begin, how, about=about, seconds=place.checkpoint_seconds
+        place.directory,
+        name,
+        place.network,
+        prepared,
+        begin,
+        how,
+        about=about,
+        seconds=place.checkpoint_seconds,
+        keep=1,  # there are many arms, and a damaged one costs little
     )
     check_frozen(prepared.frozen, state.best, stage)
     return state

@@ -101,7 +101,7 @@ def allot(
             first = _longest(total - aside, costs, eta, height, max_epochs)
             if first:
                 note = _left_out(rates, learning_rates, height, full)
-                rungs = ladder_of(first, costs, eta, height, max_epochs)
+                rungs = rungs_of(first, costs, eta, height, max_epochs)
                 kept = tuple(rates), dict(prices), tuple(rungs), note
                 return Ladder(unit, total - aside, eta, steps_per_epoch, *kept)
     least = sum(price.epoch for price in prices.values())
@@ -120,7 +120,7 @@ def num_rungs(num_arms: int, eta: int) -> int:
     return rungs
 
 
-def ladder_of(first: int, costs: Sequence[float], eta: int, height: int, max_epochs: int) -> list[Rung]:
+def rungs_of(first: int, costs: Sequence[float], eta: int, height: int, max_epochs: int) -> list[Rung]:
     """The rungs above and with a first of so many epochs; `costs` are of an epoch of each arm, dearest first."""
     rungs: list[Rung] = []
     arms, before = len(costs), 0
@@ -157,7 +157,7 @@ def _longest(total: float, costs: Sequence[float], eta: int, height: int, max_ep
     low, high = 0, max_epochs
     while low < high:
         middle = (low + high + 1) // 2
-        needed = math.fsum(rung.allotted for rung in ladder_of(middle, costs, eta, height, max_epochs))
+        needed = math.fsum(rung.allotted for rung in rungs_of(middle, costs, eta, height, max_epochs))
         low, high = (middle, high) if needed <= total else (low, middle - 1)
     return low
 

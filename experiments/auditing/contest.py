@@ -74,7 +74,7 @@ def hold(
     Raises:
       ValueError: the budget is too small, belongs to other candidates, or no candidate has a finite loss.
     """
-    ladder = ladder_of(place, plans, settings)
+    ladder = settled_ladder(place, plans, settings)
     contestants = [Arm(way, plan, rate) for way, plan in plans.items() for rate in ladder.learning_rates]
     tested: list[Tested] = []
 
@@ -88,7 +88,9 @@ def hold(
 
     climbed = climb(ladder, contestants, train)
     if math.isinf(loss_of(dict(climbed.rungs[-1])[climbed.winner])):
-        raise ValueError("no candidate's loss stayed finite; lower train.learning_rates, or clip gradients")
+        raise ValueError(
+            "no candidate's loss stayed finite on the last rung; lower train.learning_rates, or clip gradients"
+        )
     spent = climbed.spent
     if test is not None:
         for arm, epochs in unfinished(climbed, ladder, finish):
@@ -102,13 +104,13 @@ def hold(
     return Contest(ladder, climbed, tuple(tested), spent)
 
 
-def ladder_of(place: Ground, plans: Mapping[str, Plan], settings: Audit) -> Ladder:
+def settled_ladder(place: Ground, plans: Mapping[str, Plan], settings: Audit) -> Ladder:
     """The ladder that the budget buys; settled by the first process, read by every other."""
     ladder = budget.read(place.directory)
     if ladder is None:
         unit = "steps" if settings.steps is not None else "seconds"
         found = prices(place, plans, unit=unit)
-        one = arms.settings(place, 1)
+        one = arms.recipe_of(place, 1)
         total, aside = float(settings.steps or 0), 0.0
         if settings.steps is None and settings.minutes is not None:
             each = keeping_seconds(place, plans["from_scratch"])
@@ -148,7 +150,7 @@ def train_arms(place: Ground, ladder: Ladder, standing: Sequence[Arm], epochs: i
         losses = -found[np.arange(len(y)), y].astype(np.float64)
         return {
             "valid_loss": float(state.best_loss),
-            "loss_error": float(losses.std(ddof=1) / len(y) ** 0.5) if len(y) > 1 else 0.0,
+            "loss_error": standard_error(losses, place.valid_groups),
             "valid_accuracy": float((found.argmax(-1) == y).mean()),
             "steps": int(state.train.step),
             "best_step": int(state.best_step),
@@ -159,6 +161,21 @@ def train_arms(place: Ground, ladder: Ladder, standing: Sequence[Arm], epochs: i
     ]
     rows = cells.run_cells(grid, run_one, place.directory / "audit", label="audit")
     return [{name: row[name] for name in FOUND if name in row} for row in rows]
+
+
+def standard_error(losses: np.ndarray, groups: np.ndarray | None) -> float:
+    """Of the mean loss: √(k/(k − 1) · Σ_g (Σ_{i∈g} (l_i − mean l))²) / n over k groups; each row is one where there are none.
+
+    Of a single group nothing is known, and 0 is given: no arm is then tied.
+
+    Args:
+      losses: of the validation rows, [n].
+      groups: of dependent rows, [n]; or none.
+    """
+    numbers = np.unique(np.arange(len(losses)) if groups is None else groups, return_inverse=True)[1]
+    sums = np.bincount(numbers, weights=losses - losses.mean())
+    k = len(sums)
+    return float(np.sqrt(k / (k - 1) * (sums**2).sum()) / len(losses)) if k > 1 else 0.0
 
 
 def test_arms(
@@ -199,13 +216,15 @@ def best_of_ways(rung: Sequence[tuple[Arm, Mapping[str, Any]]]) -> list[tuple[Ar
 
 
 def unfinished(climbed: Climbed, ladder: Ladder, ways: Sequence[str]) -> list[tuple[Arm, int]]:
-    """(arm, epochs it has been trained for) of each of these candidates that was dropped before the last rung."""
+    """(arm, epochs it has been trained for) of each of these candidates that was dropped before the last rung, not having
+    diverged."""
     found = []
     for way in dict.fromkeys(ways):
         numbers = [number for number, rung in enumerate(climbed.rungs) if any(arm.way == way for arm, _ in rung)]
         if numbers and numbers[-1] + 1 < len(climbed.rungs):
-            arm = next(arm for arm, _ in best_of_ways(climbed.rungs[numbers[-1]]) if arm.way == way)
-            found.append((arm, ladder.rungs[numbers[-1]].epochs))
+            arm, its = next(one for one in best_of_ways(climbed.rungs[numbers[-1]]) if one[0].way == way)
+            if not math.isinf(loss_of(its)):
+                found.append((arm, ladder.rungs[numbers[-1]].epochs))
     return found
 
 

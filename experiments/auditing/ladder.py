@@ -15,7 +15,8 @@ class Climbed(NamedTuple):
     """What became of the arms.
 
     Attributes:
-      rungs: of each rung that was climbed, its arms with what was found of each.
+      rungs: of each rung that was climbed, its arms with what was found of each; the last is the ladder's, unless every arm
+        diverged before.
       winner: the arm with the lowest validation loss on the last rung.
       spent: what training cost, in the budget's unit.
     """
@@ -41,6 +42,8 @@ def climb(ladder: Ladder, arms: Sequence[Arm], train: TrainRung) -> Climbed:
         before = rung.epochs
         if number + 1 < len(ladder.rungs):
             standing = going_on(ladder, number, rungs[-1])
+            if not standing:
+                break
     winner, _ = min(rungs[-1], key=lambda one: loss_of(one[1]))
     return Climbed(tuple(rungs), winner, spent)
 
@@ -54,12 +57,13 @@ def going_on(ladder: Ladder, number: int, rung: Sequence[tuple[Arm, Mapping[str,
     """The arms of a rung that go on: the best 1 / η by validation loss, and what can't be told from the last of them.
 
     Such ties (a loss within one standard error, its own, of the last one's) go on as long as the next rung, whose
-    allotment is for the dearest arms, has room for them.
+    allotment is for the dearest arms, has room for them. What diverged does not go on, even where there is room.
     """
     next_rung = ladder.rungs[number + 1]
-    ranked = sorted(rung, key=lambda one: loss_of(one[1]))
+    finite = [one for one in rung if not math.isinf(loss_of(one[1]))]
+    ranked = sorted(finite, key=lambda one: loss_of(one[1]))
     best, rest = ranked[: next_rung.arms], ranked[next_rung.arms :]
-    last = loss_of(best[-1][1])
+    last = loss_of(best[-1][1]) if best else math.inf
     chosen = [arm for arm, _ in best]
     for arm, found in rest:
         tied = loss_of(found) - last <= (found["loss_error"] or 0.0)

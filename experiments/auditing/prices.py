@@ -1,5 +1,6 @@
 """What an epoch of each candidate costs: in FLOPs, which are the same everywhere, and in seconds, which are measured here."""
 
+import shutil
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import jax
 
 from experiments import checkpoints
-from experiments.auditing.arms import Ground, prepare, settings
+from experiments.auditing.arms import Ground, prepare, recipe_of
 from experiments.auditing.budget import Price
 from experiments.costs import step_flops
 from experiments.progress import track
@@ -28,7 +29,7 @@ def prices(place: Ground, plans: Mapping[str, Plan], *, unit: str) -> dict[str, 
       plans: the candidates; "from_scratch" among them, whose step trains every layer.
       unit: "steps" or "seconds".
     """
-    how = settings(place, 1)
+    how = recipe_of(place, 1)
     steps = schedule(len(place.train.y), how)[0]
     stages = dict(zip(plans, last_stages(place, plans.values())))
     flops = {name: step_flops(place.network, stage, how) for name, stage in stages.items()}
@@ -59,7 +60,7 @@ def last_stages(place: Ground, plans: Iterable[Plan]) -> list[Prepared]:
 
 def epoch_seconds(place: Ground, prepared: Prepared, steps: int) -> float:
     """Seconds of an epoch of training, with its validation, once all is compiled."""
-    how = settings(place, 1)
+    how = recipe_of(place, 1)
     few = min(steps, STEPS)
     batch = min(how.batch_size, len(place.train.y))
     rows = data_order(prepared.order_key, len(prepared.train.y), 0, few, batch)
@@ -92,7 +93,7 @@ def least(run: Any) -> float:
 
 def keeping_seconds(place: Ground, plan: Plan) -> float:
     """Seconds that it takes to keep one arm's state and to read it again, which is done on every rung."""
-    how = settings(place, 1)
+    how = recipe_of(place, 1)
     state = finetune.begin_fit(place.network, prepare(place, plan, 0, place.variables), learning_rate=1e-3, recipe=how)
     folder = place.directory / "checkpoints" / "audit-timing"
 
@@ -100,4 +101,6 @@ def keeping_seconds(place: Ground, plan: Plan) -> float:
         checkpoints.save(folder, 0, state, {})
         checkpoints.restore(folder, state)
 
-    return least(run)
+    found = least(run)
+    shutil.rmtree(folder)
+    return found

@@ -15,12 +15,10 @@ class Choice(NamedTuple):
     Attributes:
       by: who chooses, in a few words.
       way: the candidate.
-      why: one sentence.
     """
 
     by: str
     way: str
-    why: str
 
 
 def regrets(
@@ -41,7 +39,13 @@ def regrets(
 
 
 def regret(contest: Contest, way: str, labels: np.ndarray, groups: np.ndarray | None) -> dict[str, Any]:
-    """{"epochs", "at", "regret"}: after how many epochs both were compared, where that was, and the paired difference."""
+    """{"epochs", "at", "regret"}: after how many epochs both were compared, where that was, and the paired difference.
+
+    Raises:
+      ValueError: the way is none of the audit's.
+    """
+    if way not in contest.ladder.prices:
+        raise ValueError(f"{way!r} is none of the ways that were tried: {', '.join(contest.ladder.prices)}")
     winner, rungs = contest.climbed.winner.way, contest.ladder.rungs
     theirs = last_test(contest, way)
     if theirs is None:

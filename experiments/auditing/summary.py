@@ -1,5 +1,6 @@
 """From a contest to audit.json: what became of each candidate, who won, and what it cost."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -53,8 +54,9 @@ def summarise(
       choices: of rules and scores.
     """
     ways = [about_way(contest, way, labels, groups) for way in contest.ladder.prices]
-    tested = [way for way in ways if way["test"] is not None]
-    # Of equals the first, which is the cheapest.
+    # What diverged later on is nobody's choice.
+    tested = [way for way in ways if way["test"] is not None and way["valid_loss"] is not None]
+    # Of equals the first.
     oracle = max(tested, key=lambda way: way["test"]["estimate"])["way"] if tested else None
     ladder = contest.ladder
     rungs = [
@@ -83,8 +85,12 @@ def summarise(
 def about_way(contest: Contest, way: str, labels: np.ndarray | None, groups: np.ndarray | None) -> dict[str, Any]:
     """One candidate: how far it came, what it took, and how good it was then."""
     ladder, rungs = contest.ladder, contest.climbed.rungs
-    last = max(number for number, rung in enumerate(rungs) if any(arm.way == way for arm, _ in rung))
-    [(arm, found)] = [one for one in best_of_ways(rungs[last]) if one[0].way == way]
+    stood = [[one for one in best_of_ways(rung) if one[0].way == way] for rung in rungs]
+    last = max(number for number, found in enumerate(stood) if found)
+    [(arm, found)] = stood[last]
+    # Where it diverged, its rate, epochs and accuracy are those of the rung before; there is none below the first.
+    looked = last - 1 if last and diverged(found) else last
+    [(arm, _)] = stood[looked]
     test = None if labels is None else last_test(contest, way)
     finished = test is not None and test.finished
     if test is not None and finished:
@@ -101,7 +107,7 @@ def about_way(contest: Contest, way: str, labels: np.ndarray | None, groups: np.
         "learning_rate": arm.learning_rate,
         "rungs": last + 1,
         "finished": finished,
-        "epochs": ladder.rungs[-1 if finished else last].epochs,
+        "epochs": ladder.rungs[-1 if finished else looked].epochs,
         "steps": steps,
         "flops": steps * ladder.prices[way].flops / ladder.steps_per_epoch,
         "price": ladder.prices[way].epoch / ladder.steps_per_epoch,
@@ -114,8 +120,14 @@ def steps_of(contest: Contest, way: str) -> int:
     """Training steps that the ladder gave a candidate, at all learning rates; what LP-FT shares with the linear probe aside."""
     steps: dict[Arm, int] = {}
     for rung in contest.climbed.rungs:
-        steps |= {arm: found.get("steps", 0) for arm, found in rung if arm.way == way}
+        # One that diverged keeps the steps that it had.
+        steps |= {arm: found["steps"] for arm, found in rung if arm.way == way and "steps" in found}
     return sum(steps.values())
+
+
+def diverged(found: Mapping[str, Any]) -> bool:
+    """Whether an arm's loss did not stay finite."""
+    return math.isinf(loss_of(found))
 
 
 def winning_plan(contest: Contest) -> Plan:

@@ -8,6 +8,7 @@ import jax
 from experiments import phases
 from experiments.candidates import roles
 from experiments.measure import deciding_test, measure
+from experiments.plans import plan_by_rule
 from experiments.regret.outcomes import Setting
 from experiments.signals import OF_LAYERS, deepest, signals
 from experiments.verdicts import judge
@@ -58,7 +59,9 @@ def evidence(setting: Setting) -> dict[str, Any]:
         "similarity": {name: known.kind for name, known in similar.items()},
         "signals": said,
         "deepest": {
-            score: deepest({place: of[score] for place, of in said.items() if score in of}, nets.source)
+            score: deepest(
+                {place: of[score] for place, of in said.items() if score in of}, nets.source, settings=config.decision
+            )
             for score in OF_LAYERS
         },
         "roles": roles(nets.target, config.decision, setting.plans),
@@ -73,5 +76,5 @@ def way_of(setting: Setting, rule: str, similarity: Similarity) -> str:
     config, target = setting.config, setting.data.target
     augment = None if any(" augmented" in name for name in setting.plans) else False
     config = replace(config, decision=replace(config.decision, augment=augment))
-    plan = phases.plan_by_rule(config, rule, setting.nets.target, similarity, target)
+    plan = plan_by_rule(config, rule, setting.nets.target, similarity, target)
     return next(name for name, known in setting.plans.items() if known.stages == plan.stages)

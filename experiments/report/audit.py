@@ -1,6 +1,6 @@
 """The page of an audit: every way that was tried, who won, and what the choice of each rule and score costs beside it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ def write(directory: str | Path) -> None:
 def flat(row: Mapping[str, Any], name: str) -> dict[str, Any]:
     """A row with an interval in three columns."""
     ends = row[name] or {"estimate": None, "low": None, "high": None}
-    rest = {key: value for key, value in row.items() if key not in (name, "why")}
+    rest = {key: value for key, value in row.items() if key != name}
     return rest | {f"{name}_{key}" if key != "estimate" else name: value for key, value in ends.items()}
 
 
@@ -79,15 +79,31 @@ def answer(audit: Audit) -> str:
     said = [f"“{short(way['way'])}” won on the validation rows"]
     if way["test"]:
         said[0] += f" and is right on {share(way['test'])} of {audit['num_test']:,} test rows"
-    worse = [c["by"] for c in audit["choices"] if c["regret"] and c["regret"]["low"] > 0]
-    better = [c["by"] for c in audit["choices"] if c["regret"] and c["regret"]["high"] < 0]
+    return ". ".join([*said, *verdicts(audit)]) + "."
+
+
+def verdicts(audit: Audit) -> Iterator[str]:
+    """What can be said of the choices of rules and scores; better and worse only of those compared on the last rung."""
+    choices, last = audit["choices"], audit["budget"]["rungs"][-1]["epochs"]
+    others = [choice for choice in choices if choice["way"] != audit["winner"]]
+    if choices and not others:
+        yield "Every rule and score that was asked would have chosen it too"
+    late = [choice for choice in others if choice["regret"] and choice["epochs"] == last]
+    worse = [choice["by"] for choice in late if choice["regret"]["low"] > 0]
+    better = [choice["by"] for choice in late if choice["regret"]["high"] < 0]
     if worse:
-        said.append(f"It is better than what these would have chosen: {'; '.join(worse)}")
+        yield f"It is better than what these would have chosen: {'; '.join(worse)}"
     if better:
-        said.append(f"What these would have chosen is better, though: {'; '.join(better)}")
-    if audit["choices"] and not worse and not better:
-        said.append("No rule's or score's choice is told apart from it by these test rows")
-    return ". ".join(said) + "."
+        yield f"What these would have chosen is better, though: {'; '.join(better)}"
+    if near := [choice["by"] for choice in late if choice["by"] not in (*worse, *better)]:
+        yield f"These test rows don't tell it apart from what these would have chosen: {'; '.join(near)}"
+    if early := [choice for choice in others if choice["regret"] and choice["epochs"] != last]:
+        yield (
+            f"Compared on an earlier rung alone, which says nothing of the end: {'; '.join(one['by'] for one in early)} "
+            f"({len(early)} of {len(choices)})"
+        )
+    if lost := [choice["by"] for choice in others if not choice["regret"]]:
+        yield f"Not compared, as the loss did not stay finite: {'; '.join(lost)}"
 
 
 def regrets(audit: Audit) -> Html:

@@ -18,9 +18,9 @@ Study = dict[str, Any]
 KINDS = {
     "fixed": ("the same way always", GREY, "o"),
     "rule": ("a rule of the sources", VERMILION, "s"),
-    "layer score": ("freeze up to where a score is highest", SKY, "^"),
-    "split": ("a threshold on one signal, from the other pairs", BLUE, "D"),
-    "search": ("some or all of the ways are tried", ORANGE, "P"),
+    "layer score": ("freeze up to the best layer", SKY, "^"),
+    "split": ("a threshold on one signal", BLUE, "D"),
+    "search": ("some or all ways are tried", ORANGE, "P"),
 }
 
 
@@ -147,10 +147,10 @@ def costs(axes: Any, study: Study) -> None:
     names = [cost["policy"] for cost in reversed(study["policies"])]
     axes.set_yticks(range(len(names)), names, fontsize=6.5)
     axes.set_ylim(-1, len(names))
-    axes.set_xlabel("points of accuracy given away (mean over pairs, 95 % interval)")
+    axes.set_xlabel("points of accuracy given away\n(mean over pairs, 95 % interval)")
     axes.set_title("What a policy's choices cost", loc="left")
     axes.grid(axis="x", color="#DDDDDD", lw=0.6)
-    axes.legend(loc="lower right", fontsize=6.5)
+    axes.legend(loc="upper right", bbox_to_anchor=(1, 0.8), fontsize=7)
 
 
 def predicts(axes: Any, study: Study) -> None:
@@ -165,7 +165,7 @@ def predicts(axes: Any, study: Study) -> None:
     axes.set_yticks(range(len(found)), [one["signal"] for one in found], fontsize=6.5)
     axes.set_ylim(-1, len(found))
     axes.set_xlim(-1, 1)
-    axes.set_xlabel("rank correlation over pairs with the gain of reuse")
+    axes.set_xlabel("rank correlation over pairs\nwith the gain of reuse")
     axes.set_title("What predicts the gain of reuse", loc="left")
     axes.grid(axis="x", color="#DDDDDD", lw=0.6)
 

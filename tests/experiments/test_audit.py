@@ -37,26 +37,29 @@ def test_no_ladder_costs_more_than_the_budget_and_none_taller_is_left_out(total)
     assert found.rungs[0].arms == len(PRICES) * len(found.learning_rates)
     epochs = [rung.epochs for rung in found.rungs]
     assert epochs == sorted({*epochs}) and epochs[-1] <= 27
-    first = epochs[0]
-    if first < 27:  # an epoch more can't be paid
-        costs = sorted((p.epoch for p in PRICES.values()), reverse=True)
-        costs = sorted(costs * len(found.learning_rates), reverse=True)
-        longer = budget.ladder_of(first + 1, costs, 3, budget.num_rungs(len(costs), 3), 27)
-        assert math.fsum(rung.allotted for rung in longer) > total or found.note
+
+    def costs(rates, first, height):
+        each = sorted([price.epoch for price in PRICES.values()] * rates, reverse=True)
+        return math.fsum(rung.allotted for rung in budget.rungs_of(first, each, 3, height, 27))
+
+    rates, short = len(found.learning_rates), "pays for" in found.note
+    height = len(found.rungs) if short else budget.num_rungs(len(PRICES) * rates, 3)
+    assert epochs[0] == 27 or costs(rates, epochs[0] + 1, height) > total  # an epoch more can't be paid
+    assert rates == 2 or costs(2, 1, budget.num_rungs(len(PRICES) * 2, 3)) > total  # nor what was given up
+    assert not short or costs(rates, 1, height + 1) > total
 
 
 def test_a_small_budget_gives_up_learning_rates_before_rungs_and_says_so():
+    one = "The budget has no room for 2 learning rates: every candidate is trained at 0.01 alone."
     cases = {
         10_000: ((0.01, 0.001), 1, ""),
         300: ((0.01, 0.001), 3, ""),
-        60: ((0.01,), 2, "one"),
-        30: ((0.01,), 1, "pays for 1 of 2 rungs"),
+        60: ((0.01,), 2, one),
+        30: ((0.01,), 1, f"{one} It pays for 1 of 2 rungs."),
     }
     for total, (rates, height, note) in cases.items():
         found = budget.allot(total, PRICES, **SETTINGS)
-        assert (found.learning_rates, len(found.rungs)) == (rates, height)
-        assert ("alone" in found.note) == (len(rates) == 1)
-        assert note in found.note or note == "one"
+        assert (found.learning_rates, len(found.rungs), found.note) == (rates, height, note)
 
 
 @pytest.mark.parametrize(("unit", "said"), [("steps", "costs 23 steps"), ("seconds", "takes about 0.37 minutes")])
@@ -129,6 +132,31 @@ def test_a_loss_that_is_no_number_loses_to_any():
     assert found.winner.way == "way 5"
 
 
+def test_what_diverged_neither_goes_on_nor_is_finished():
+    """Of 18 arms five stay finite, where six might go on; of these way 7 diverges, and way 6 is the worst of the others."""
+
+    def loss(arm, number):
+        if arm.way == "way 8":
+            return 0.0
+        if arm.way == "way 7":
+            return None if number else 0.5
+        return 1.0 if arm.way == "way 6" and arm.learning_rate == 0.01 else None
+
+    known, found, seen = climbing(loss)
+    assert [sorted((arm.way, arm.learning_rate) for arm in rung) for rung in seen[1:]] == [
+        [("way 6", 0.01), ("way 7", 0.001), ("way 7", 0.01), ("way 8", 0.001), ("way 8", 0.01)],
+        [("way 8", 0.001), ("way 8", 0.01)],
+    ]
+    [(arm, epochs)] = contest.unfinished(found, known, ["way 7", "way 5", "way 6", "way 8"])
+    assert (arm.way, arm.learning_rate, epochs) == ("way 6", 0.01, known.rungs[1].epochs)
+
+
+def test_where_everything_diverges_nothing_more_is_trained():
+    _, found, seen = climbing(lambda arm, number: None if number else 1.0, error=None)
+    assert len(seen) == len(found.rungs) == 2
+    assert ladder.loss_of(dict(found.rungs[-1])[found.winner]) == math.inf
+
+
 # The arms.
 
 
@@ -150,10 +178,10 @@ def planted():
 TRAINING = Training(epochs=9, batch_size=20, learning_rates=(0.03, 0.01))
 
 
-def standing_on(planted, directory, training=TRAINING):
+def standing_on(planted, directory, training=TRAINING, seconds=1e9):
     network, variables, train, valid, _ = planted
     place = (jax.random.key(1), network, variables, train, valid, training)
-    return arms.ground(directory, *place, checkpoint_seconds=1e9)
+    return arms.ground(directory, *place, checkpoint_seconds=seconds)
 
 
 def ways_of(network):
@@ -186,7 +214,7 @@ def test_fits_go_on_from_where_they_stand(planted, held):
     winner, epochs = found.climbed.winner, found.ladder.rungs[-1].epochs
     place = standing_on(planted, directory)
     prepared = arms.stage_of(place, winner, 0, 1)
-    how = arms.settings(place, epochs)
+    how = arms.recipe_of(place, epochs)
     state = finetune.begin_fit(place.network, prepared, learning_rate=winner.learning_rate, recipe=how)
     curve = [row["valid_loss"] for _, row in finetune.fit(place.network, prepared, state, recipe=how)]
     name = arms.fit_name(winner, 0)
@@ -216,7 +244,8 @@ def test_a_killed_audit_ends_as_an_undisturbed_one(planted, held, tmp_path, monk
         return [{k: v for k, v in row.items() if k != "seconds"} for row in rows], metrics
 
     append = workdir.append_metrics
-    for stop in (3, 7, 12, 15):  # acts that each process lives to see
+    # Acts that each process lives to see; where it keeps every epoch, the next goes on amid a fit.
+    for stop, seconds in ((3, 1e9), (7, 0.0), (12, 1e9), (15, 0.0)):
         acts = []
 
         def act(path, row, acts=acts, stop=stop):
@@ -227,12 +256,13 @@ def test_a_killed_audit_ends_as_an_undisturbed_one(planted, held, tmp_path, monk
 
         with monkeypatch.context() as patch, pytest.raises(Killed):
             patch.setattr(workdir, "append_metrics", act)
-            place = standing_on(planted, tmp_path / "killed")
+            place = standing_on(planted, tmp_path / "killed", seconds=seconds)
             contest.hold(place, ways_of(planted[0]), Audit(steps=130), test=planted[4])
     place = standing_on(planted, tmp_path / "killed")
     found = contest.hold(place, ways_of(planted[0]), Audit(steps=130), test=planted[4], finish=["linear_probe"])
     assert found.climbed == undisturbed.climbed and found.spent == undisturbed.spent
     assert kept(tmp_path / "killed") == kept(directory)
+    assert all(len(list(fit.iterdir())) == 1 for fit in (tmp_path / "killed" / "checkpoints").iterdir())
 
 
 def test_a_choice_is_compared_where_it_was_last_tested_with_the_winner(planted, held):
@@ -251,6 +281,28 @@ def test_a_choice_is_compared_where_it_was_last_tested_with_the_winner(planted, 
         assert told["regret"] == pytest.approx({name: getattr(expected, name) for name in ("estimate", "low", "high")})
 
 
+def test_the_error_of_a_loss_counts_groups_of_rows_once():
+    losses = np.random.default_rng(0).exponential(size=30)
+    plain = losses.std(ddof=1) / 30**0.5
+    assert contest.standard_error(losses, None) == pytest.approx(plain)
+    copies, groups = np.repeat(losses, 4), np.repeat([f"writer {i}" for i in range(30)], 4)
+    assert contest.standard_error(copies, groups) == pytest.approx(plain)
+    assert contest.standard_error(copies, None) < 0.6 * plain
+    assert contest.standard_error(losses, np.zeros(30)) == 0
+
+
+def test_validation_rows_of_one_group_are_known_to_be_so(tmp_path):
+    data = phases.load(tiny.config)
+    nets = phases.build(tiny.config, data)
+    groups = np.arange(len(data.target.train_y)) // 3
+    grouped = data._replace(target=data.target._replace(train_groups=groups))
+    place, plain = (phases.audit_ground(tiny.config, tmp_path, nets, {}, one) for one in (grouped, data))
+    rows = np.flatnonzero(np.isin(groups, place.valid_groups))
+    np.testing.assert_array_equal(place.valid.x, data.target.train_x[rows])
+    np.testing.assert_array_equal(place.valid_groups, groups[rows])
+    assert plain.valid_groups is None
+
+
 def test_what_is_left_of_the_budget_finishes_a_choice_that_was_dropped(held):
     _, found = held
     probe = [one for one in found.tested if one.way == "linear_probe"][-1]
@@ -263,16 +315,17 @@ def test_other_candidates_need_another_directory(planted, held):
     ways = ways_of(planted[0])
     ways.pop("finetune_all")
     with pytest.raises(ValueError, match=r"other candidates \(finetune_all\)"):
-        contest.ladder_of(standing_on(planted, directory), ways, Audit(steps=130))
+        contest.settled_ladder(standing_on(planted, directory), ways, Audit(steps=130))
 
 
 def test_minutes_are_turned_into_steps_once(planted, tmp_path, monkeypatch):
     ways = ways_of(planted[0])
-    first = contest.ladder_of(standing_on(planted, tmp_path), ways, Audit(minutes=0.5))
+    first = contest.settled_ladder(standing_on(planted, tmp_path), ways, Audit(minutes=0.5))
     assert first.unit == "seconds" and 0 < first.total < 30
     assert {price.flops for price in first.prices.values()} != {0}
+    assert not list((tmp_path / "checkpoints").iterdir())  # what was timed is not left behind
     monkeypatch.setattr(contest, "prices", lambda *args, **kwargs: pytest.fail("timed again"))
-    assert contest.ladder_of(standing_on(planted, tmp_path), ways, Audit(minutes=0.5)) == first
+    assert contest.settled_ladder(standing_on(planted, tmp_path), ways, Audit(minutes=0.5)) == first
 
 
 def test_a_way_that_diverges_is_dropped_and_shown(planted, tmp_path, monkeypatch):
@@ -289,6 +342,33 @@ def test_a_way_that_diverges_is_dropped_and_shown(planted, tmp_path, monkeypatch
     told = summary.summarise({}, found, labels=planted[4].y)
     [way] = [way for way in told["ways"] if way["way"] == "finetune_all"]
     assert way["valid_loss"] is None and way["test"] is None and way["rungs"] == 1
+
+
+def test_a_way_that_diverges_later_keeps_its_account(planted, held):
+    """Its steps, epochs and rate are those of the rung where its loss was last finite, and the oracle is another."""
+    _, found = held
+    y, way = planted[4].y, found.climbed.winner.way
+    lost = {"valid_loss": None, "loss_error": None, "valid_accuracy": None, "diverged": "planted"}
+    rungs = list(found.climbed.rungs)
+    last = [(arm, lost if arm.way == way else its) for arm, its in rungs[-1]]
+    climbed = found.climbed._replace(rungs=(*rungs[:-1], tuple(last)))
+    tested = []
+    for one in found.tested:
+        if one.way != way:
+            tested.append(one)
+        elif one.rung + 1 < len(rungs):
+            tested.append(one._replace(predicted=y))  # the best of all on the test rows
+    told = summary.summarise({}, found._replace(climbed=climbed, tested=tuple(tested)), labels=y)
+    [row] = [row for row in told["ways"] if row["way"] == way]
+    assert row["test"]["estimate"] == 1 and told["oracle"] != way
+    assert row["epochs"] == found.ladder.rungs[-2].epochs and row["rungs"] == len(rungs)
+    steps = {arm: its["steps"] for rung in rungs[:-1] for arm, its in rung if arm.way == way}
+    assert row["steps"] == sum(steps.values()) > 0 and row["valid_loss"] is None
+
+
+def test_the_regret_of_a_way_that_was_not_tried_is_an_error(planted, held):
+    with pytest.raises(ValueError, match="'finetune_top 77 frozen' is none of the ways"):
+        regret.regret(held[1], "finetune_top 77 frozen", planted[4].y, None)
 
 
 # The commands.
@@ -368,7 +448,7 @@ def test_rows_too_few_for_scores_are_no_hindrance():
     nets = phases.build(tiny.config, data)
     variables = nets.source.init(jax.random.key(0), target.train_x)
     scores, note = audit.known_scores(tiny.config, nets, variables, data._replace(target=target))
-    assert scores == {} and note.startswith("No scores") and audit.choices_by_scores(scores, nets) == []
+    assert scores == {} and note.startswith("No scores") and audit.choices_by_scores(scores, nets, Decision()) == []
 
 
 @pytest.mark.parametrize(
@@ -383,6 +463,36 @@ def test_rows_too_few_for_scores_are_no_hindrance():
 def test_settings_that_cannot_be_meant(changes, said):
     with pytest.raises(ValueError, match=said):
         configs.check(tiny.changed(audit=changes))
+
+
+def test_the_answer_tells_better_and_worse_only_of_what_was_compared_at_the_end():
+    budget = {"rungs": [{"epochs": 2}, {"epochs": 6}]}
+
+    def choice(by, way, epochs=6, low=None, high=None):
+        return {"by": by, "way": way, "epochs": epochs, "regret": low and {"low": low, "high": high}}
+
+    def told(*choices):
+        return ". ".join(report.verdicts({"budget": budget, "winner": "best", "choices": choices}))
+
+    assert told() == ""
+    assert told(choice("a", "best")) == "Every rule and score that was asked would have chosen it too"
+    said = told(
+        choice("agrees", "best"),
+        choice("poor", "w", low=0.1, high=0.2),
+        choice("rich", "x", low=-0.2, high=-0.1),
+        choice("near", "y", low=-0.1, high=0.1),
+        choice("short", "z", epochs=2, low=0.3, high=0.4),
+        choice("gone", "v", epochs=None),
+    )
+    assert [sentence.split(": ")[1] for sentence in said.split(". ")] == [
+        "poor",
+        "rich",
+        "near",
+        "short (1 of 6)",
+        "gone",
+    ]
+    assert "better, though: rich" in said and "earlier rung" in said and "did not stay finite: gone" in said
+    assert "don't tell" not in told(choice("gone", "v", epochs=None))
 
 
 def test_the_terminal_and_the_page_say_the_same_winner(run):

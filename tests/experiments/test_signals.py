@@ -139,6 +139,16 @@ def test_the_policy_freezes_up_to_the_best_layer(best, name):
     assert name in candidates(CNN, Decision(), augment=False)
 
 
+def test_the_policy_names_ways_as_the_same_settings_do():
+    settings = Decision(pretrained_rate=1.0)
+    known = candidates(CNN, settings, augment=True)
+    found = {
+        deepest(dict.fromkeys(["inputs", *CNN.layers[:-1]], 0.5) | {best: 0.9}, CNN, settings=settings)
+        for best in ("inputs", *CNN.layers[:-1])
+    }
+    assert found <= {*known} and "finetune_top 3 frozen full rate" in found
+
+
 def test_ties_take_the_deepest_and_bad_values_are_told():
     assert deepest({"inputs": 1.0, "conv1": 1.0, "fc7": 1.0}, CNN) == "linear_probe"
     assert deepest({"inputs": 1.0, "fc7": float("nan")}, CNN) == "from_scratch"

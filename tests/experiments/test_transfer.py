@@ -6,13 +6,17 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 
-from experiments import checkpoints, transfer, workdir
+from experiments import checkpoints, fits, transfer, workdir
 from experiments.benchmarks.kill import differences, left
 from experiments.workdir import read_json, read_metrics
+from mmd_jax.models.mlp import mlp
 from mmd_jax.transfer import finetune
+from mmd_jax.transfer.decision import stages_of
+from mmd_jax.types import Plan, Rows
 from tests.experiments import tiny
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
@@ -237,6 +241,31 @@ def test_a_learning_rate_that_diverges(tmp_path):
         FloatingPointError, match=r"pretrain-rate1e\+30-stage0: the loss became .* lower the learning rate"
     ):
         tiny.compute(tmp_path / "run", pretrain={"learning_rates": (1e30,), "optimizer": "sgd", "clip_norm": 0.0})
+
+
+def test_a_learning_rate_that_diverges_beside_one_that_does_not(tmp_path, capsys):
+    random = np.random.default_rng(0)
+    x = random.normal(size=(60, 4)).astype(np.float32)
+    rows = Rows(x, (x[:, 0] > 0).astype(np.int32))
+    train, valid = Rows(rows.x[:40], rows.y[:40]), Rows(rows.x[40:], rows.y[40:])
+    network = mlp(2, hidden=(4,))
+    plan = Plan("given", "from_scratch", stages_of("from_scratch", network.layers), "")
+
+    def adapted(directory, *rates):
+        directory.mkdir(exist_ok=True)
+        settings = replace(tiny.training, learning_rates=rates, optimizer="sgd", clip_norm=0.0)
+        place = (directory, "reuse", jax.random.key(0), network, {}, plan, train, valid, settings)
+        return fits.adapt(*place, checkpoint_seconds=0.0)
+
+    alone = adapted(tmp_path / "alone", 0.1)
+    found = adapted(tmp_path / "both", 1e30, 0.1)
+    assert "learning rate 1e+30 is left out: reuse-rate1e+30-stage0: the loss became" in capsys.readouterr().err
+    again = adapted(tmp_path / "both", 1e30, 0.1)  # goes on from where each of them stands
+    for one in (found, again):
+        assert (one.learning_rate, one.valid_loss) == (0.1, alone.valid_loss)
+        jax.tree.map(np.testing.assert_array_equal, one.variables, alone.variables)
+    with pytest.raises(finetune.NonFiniteLossError, match="reuse-rate1e\\+29-stage0: the loss became"):
+        adapted(tmp_path / "none", 1e30, 1e29)
 
 
 def test_a_work_directory_of_another_config(finished, tmp_path):
