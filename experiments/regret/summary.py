@@ -1,6 +1,6 @@
 """Cases → what every policy's choices cost, what predicts the gain of reuse, and the rule that the evidence supports."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,8 +23,9 @@ def summarise(cases: Sequence[Case]) -> dict[str, Any]:
     """
     signals = [name for name in cases[0].known if any(np.isfinite(case.known[name]) for case in cases)]
     chosen = chosen_by(cases, signals)
+    plain = _regrets(cases, chosen["fixed", best_fixed(cases)])
     costs = [
-        cost_of(cases, name, kind, ways, [_steps(case, name, way) for case, way in zip(cases, ways)])
+        cost_of(cases, name, kind, ways, [_steps(case, name, way) for case, way in zip(cases, ways)], plain)
         for (kind, name), ways in chosen.items()
     ]
     return {
@@ -69,14 +70,26 @@ def over_pairs(cases: Sequence[Case], values: Sequence[float]) -> dict[str, Any]
     return {"mean": interval.estimate, "low": interval.low, "high": interval.high, "pairs": dict(zip(names, means))}
 
 
-def cost_of(cases: Sequence[Case], name: str, kind: str, ways: Sequence[str], steps: Sequence[int]) -> dict[str, Any]:
-    """What a policy's choices give away: {"policy", "kind", "mean", "low", "high", "pairs", "worst", "worst_cell", "steps"}."""
+def _interval(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {end: found[end] for end in ("mean", "low", "high")}
+
+
+def cost_of(
+    cases: Sequence[Case], name: str, kind: str, ways: Sequence[str], steps: Sequence[int], plain: Sequence[float]
+) -> dict[str, Any]:
+    """What a policy's choices give away; `plain` is what the best fixed policy does.
+
+    Returns:
+      {"policy", "kind", "mean", "low", "high", "pairs": {pair: mean}, "difference": from `plain`, with interval, "worst",
+      "worst_cell", "steps"}
+    """
     regrets = _regrets(cases, ways)
     worst = int(np.argmax(regrets))
     return {
         "policy": name,
         "kind": kind,
         **over_pairs(cases, regrets),
+        "difference": _interval(over_pairs(cases, np.subtract(regrets, plain).tolist())),
         "worst": regrets[worst],
         "worst_cell": [cases[worst].pair, cases[worst].size, cases[worst].seed],
         "steps": over_pairs(cases, steps)["mean"],
@@ -161,14 +174,14 @@ def evidence(cases: Sequence[Case], signals: Sequence[str]) -> dict[str, Any]:
     for name, some in (("a split on size or similarity", given), ("a split on any one signal", list(signals))):
         learn = partial(_best_of, signals=some)
         regrets = _regrets(cases, left_out(cases, learn))
-        difference = over_pairs(cases, np.subtract(regrets, plain).tolist())
+        difference = _interval(over_pairs(cases, np.subtract(regrets, plain).tolist()))
         rules.append(learn(cases))
         tried.append(
             {
                 "rule": name,
                 "learned": str(rules[-1]),
                 "regret": over_pairs(cases, regrets)["mean"],
-                "difference": {end: difference[end] for end in ("mean", "low", "high")},
+                "difference": difference,
             }
         )
     high = tried[0]["difference"]["high"]

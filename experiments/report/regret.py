@@ -174,14 +174,21 @@ def render(study: Study, pictures: dict[str, bytes]) -> bytes:
     """The page."""
     show = Shower(pictures)
     rows = [
-        [cost["policy"], KINDS[cost["kind"]][0], points(cost), *worst(cost), f"{cost['steps']:,.0f}"]
+        [
+            cost["policy"],
+            KINDS[cost["kind"]][0],
+            points(cost),
+            signed(cost["difference"]),
+            *worst(cost),
+            f"{cost['steps']:,.0f}",
+        ]
         for cost in study["policies"]
     ]
     caption = (
         "Regret: accuracy of the best way in the cell less that of the policy's choice, both on test rows; the best of several "
         "is too high by chance, the same for every policy. Intervals are over pairs. Thresholds come from the other pairs."
     )
-    head = ["policy", "kind", "mean regret", "worst pair", "worst cell", "steps"]
+    head = ["policy", "kind", "mean regret", "against the best fixed way", "worst pair", "worst cell", "steps"]
     signals = [[found["signal"], correlation(found)] for found in ordered(study)]
     body = tag(
         "main",
@@ -195,7 +202,7 @@ def render(study: Study, pictures: dict[str, bytes]) -> bytes:
             "What a policy's choices cost, and what predicts the gain of reuse.",
         ),
         tag("h2", "Policies"),
-        table(head, rows, numbers=(2, 4, 5), caption=caption),
+        table(head, rows, numbers=(2, 3, 5, 6), caption=caption),
         tag("h2", "What predicts the gain of reuse"),
         table(["signal", "rank correlation"], signals, numbers=(1,)),
         tag("p", f"{study['cells']} cells. Made with ", tag("code", study["command"]), "."),
