@@ -243,14 +243,14 @@ def test_a_killed_audit_ends_as_an_undisturbed_one(planted, held, tmp_path, monk
         metrics = sorted(json.dumps(row) for row in workdir.read_metrics(folder / "metrics.jsonl"))
         return [{k: v for k, v in row.items() if k != "seconds"} for row in rows], metrics
 
-    append = workdir.append_metrics
-    # Acts that each process lives to see; where it keeps every epoch, the next goes on amid a fit.
-    for stop, seconds in ((3, 1e9), (7, 0.0), (12, 1e9), (15, 0.0)):
+    append, amid = workdir.append_metrics, []
+    # Acts that each process lives to see; the last keeps every epoch, and dies amid a fit on the last rung.
+    for stop, step, seconds in ((3, None, 1e9), (7, None, 0.0), (12, None, 1e9), (10**6, 20, 0.0)):
         acts = []
 
-        def act(path, row, acts=acts, stop=stop):
+        def act(path, row, acts=acts, stop=stop, step=step):
             acts.append(path)
-            if len(acts) > stop:
+            if len(acts) > stop or step == row.get("step", 0):
                 raise Killed
             append(path, row)
 
@@ -258,6 +258,9 @@ def test_a_killed_audit_ends_as_an_undisturbed_one(planted, held, tmp_path, monk
             patch.setattr(workdir, "append_metrics", act)
             place = standing_on(planted, tmp_path / "killed", seconds=seconds)
             contest.hold(place, ways_of(planted[0]), Audit(steps=130), test=planted[4])
+        amid += [int(path.name) for path in (tmp_path / "killed" / "checkpoints").glob("*/*")]
+    ends = {rung.epochs * undisturbed.ladder.steps_per_epoch for rung in undisturbed.ladder.rungs}
+    assert {*amid} - {0, *ends}
     place = standing_on(planted, tmp_path / "killed")
     found = contest.hold(place, ways_of(planted[0]), Audit(steps=130), test=planted[4], finish=["linear_probe"])
     assert found.climbed == undisturbed.climbed and found.spent == undisturbed.spent
