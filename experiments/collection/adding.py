@@ -159,7 +159,12 @@ def library_for(library: Path, x: np.ndarray) -> Format:
     centre = 0.5 if x.ndim == 4 else float(np.float32(x.mean()))
     format = settings.format_for(x.shape[1:], centre=centre)
     scale = sketching.scale_of(sketching.input_vectors(format, x))
-    return settings.create(Path(library), format._replace(scale=scale))
+    try:
+        return settings.create(Path(library), format._replace(scale=scale))
+    except ValueError:
+        if (Path(library) / settings.FILE).exists():  # someone else's first entry was faster
+            return settings.read(library)
+        raise
 
 
 def refuse_table(data: Data) -> None:

@@ -37,7 +37,7 @@ def config_for(library: Path, name: str, target: Data) -> Config:
 
 
 def run(config: Config, library: Path, name: str, directory: Path, command: str) -> None:
-    """One reuse, up to result.json; the same call again goes on where it stopped.
+    """One reuse, up to result.json (or to the plan, where no more is asked); the same call again goes on where it stopped.
 
     Raises:
       ValueError: a damaged entry, a target that its network can't take, and what the phases refuse.
@@ -62,6 +62,9 @@ def run(config: Config, library: Path, name: str, directory: Path, command: str)
             decide(config, directory, keys.measure, nets, pretrained, (network, variables), entry, format, data)
         decided = results.read_decided(directory)
     print(f"{decided.similarity.evidence}\n{decided.plan.reason}\nRegime: {decided.plan.regime}")
+    if config.until == "plan":
+        print(phases.costs(config, directory, keys.adapt, nets, decided.plan, data))
+        return
     with clock("reuse"):
         chosen = phases.reuse(config, directory, keys.adapt, nets, pretrained, decided.plan, data)
     with clock("from_scratch"):

@@ -247,8 +247,11 @@ def _locked(library: Path) -> Iterator[bool]:
     """The library's own lock, which is waited for; whoever holds it holds it for moments. Yields whether there are locks here."""
     try:
         descriptor = os.open(library / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-    except PermissionError:
-        descriptor = os.open(library / ".lock", os.O_RDONLY)  # another user made it
+    except PermissionError as error:
+        try:
+            descriptor = os.open(library / ".lock", os.O_RDONLY)  # another user made it
+        except FileNotFoundError:
+            raise error from None
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -105,7 +105,12 @@ def load_target(study: Study, target: Named, seed: int) -> Dataset:
     order = np.random.default_rng([seed, len(whole.train_y)]).permutation(len(whole.train_y))
     each = study.labels // len(whole.class_names)
     rows = np.sort(np.concatenate([order[whole.train_y[order] == c][:each] for c in range(len(whole.class_names))]))
-    return whole._replace(train_x=whole.train_x[rows], train_y=whole.train_y[rows], train_rows=whole.train_rows[rows])
+    return whole._replace(
+        train_x=whole.train_x[rows],
+        train_y=whole.train_y[rows],
+        train_rows=whole.train_rows[rows],
+        train_groups=None if whole.train_groups is None else whole.train_groups[rows],
+    )
 
 
 def measured(study: Study, library: Path, name: str, target: Dataset, seed: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import library as script
-from experiments import networks, workdir
+from experiments import networks, phases, workdir
 from experiments.collection import adding, demonstration, entries, nearness, settings, sketching, store
 from experiments.collection.advice import advise
 from experiments.collection.agreement import agreements
@@ -128,6 +128,26 @@ def test_the_first_stage_runs_no_network(library, monkeypatch):
     assert near.names == ("others", "same", "inverted") and (np.diff(near.mmd2) > 0).all()
 
 
+@pytest.mark.parametrize("argv", [["rank"], ["reuse", "same"], ["add", "new", "--config", "configs/quickstart.py"]])
+def test_help_lists_the_fields(library, argv, capsys):
+    with pytest.raises(SystemExit) as raised:
+        script.main([argv[0], str(library), *argv[1:], "--help"])
+    assert raised.value.code == 0 and "--target.name" in capsys.readouterr().out
+
+
+def test_of_two_first_adds_the_faster_one_s_format_holds(tmp_path, monkeypatch):
+    x = np.random.default_rng(0).integers(0, 256, (40, 4, 4, 1), np.uint8)
+    real = sketching.scale_of
+
+    def slow(rows):
+        adding.library_for(tmp_path / "lib", x // 2) if rows.max() > 0 else None
+        return real(rows)
+
+    monkeypatch.setattr(sketching, "scale_of", slow)
+    first = adding.library_for(tmp_path / "lib", x)
+    assert first == settings.read(tmp_path / "lib") and first.scale == pytest.approx(real(x.reshape(40, -1) // 2 / 255))
+
+
 def test_the_same_classes_by_name_only(library, made, tmp_path, capsys):
     flags = ["--target.name", f"npz:{made / 'inverted.npz'}", "--target.limit", "60", "--permutations", "199"]
     out = said(capsys, "rank", library, *flags, "--out", tmp_path / "rank")
@@ -174,9 +194,13 @@ def test_an_entry_of_a_newer_version_or_with_code_is_refused(library, made, tmp_
         entries.load_network(entry)
 
 
-def test_reuse_goes_through_the_main_job_and_its_run_can_be_added(library, tmp_path, capsys):
+def test_reuse_goes_through_the_main_job_and_its_run_can_be_added(library, tmp_path, capsys, monkeypatch):
     run = tmp_path / "run"
     small = ["--train.epochs", "2", "--train.learning-rates", "0.01", "--test.permutations", "99", "--workdir", run]
+    monkeypatch.setattr(phases, "costs", lambda *args: "the costs")
+    assert said(capsys, "reuse", library, "others", *FLAGS, *small, "--until", "plan").endswith("the costs\n")
+    assert (run / "decision.json").exists() and not (run / "result.json").exists()
+    assert "leave --source out" in refused("reuse", library, "others", *FLAGS, *small, "--source.name", "digits")
     out = said(capsys, "reuse", library, "others", *FLAGS, *small)
     assert "on the inputs, 150 source rows against 60 target rows" in out and "Report: " in out
     result = workdir.read_json(run / "result.json")
@@ -184,6 +208,10 @@ def test_reuse_goes_through_the_main_job_and_its_run_can_be_added(library, tmp_p
     assert "holds no source rows" in (run / "report.html").read_text()
     again = said(capsys, "reuse", library, "others", *FLAGS, *small)
     assert again.splitlines()[-2:] == out.splitlines()[-2:]
+    # Another target's answer is not shown in the place of this one's.
+    assert "target.limit: 60 there, 70 now" in refused(
+        "reuse", library, "others", *FLAGS, "--target.limit", "70", *small
+    )
     out = said(capsys, "add", library, "tuned", "--run", run)
     assert out.startswith("added tuned: mlp") and "digits (0, 1, 2)" in out
     about = entries.read_about(library / "tuned")
