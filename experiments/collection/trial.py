@@ -135,7 +135,8 @@ def measured(study: Study, library: Path, name: str, target: Dataset, seed: int)
     inputs = sketching.sketch_inputs(format, keys[0], plain)
     layers = sketching.sketch_layers(format, keys[0], network, variables, x, entry.places)
     pairs = {INPUTS: (entry.inputs, inputs)} | {layer: (entry.layers[layer], layers[layer]) for layer in entry.places}
-    said = signals(keys[1], network, variables, Rows(x, target.train_y), num_classes=classes)
+    rows = Rows(x, target.train_y)
+    said = signals(keys[1], network, variables, rows, num_classes=classes, groups=target.train_groups)
     found = {where: dict(values) for where, values in said.items()}
     for where, (a, b) in pairs.items():
         found.setdefault(where, {})["near"] = -float(np.mean([sketch_mmd2(*both) for both in zip(a, b)]))

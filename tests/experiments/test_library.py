@@ -140,7 +140,8 @@ def test_of_two_first_adds_the_faster_one_s_format_holds(tmp_path, monkeypatch):
     real = sketching.scale_of
 
     def slow(rows):
-        adding.library_for(tmp_path / "lib", x // 2) if rows.max() > 0 else None
+        monkeypatch.undo()
+        adding.library_for(tmp_path / "lib", x // 2)
         return real(rows)
 
     monkeypatch.setattr(sketching, "scale_of", slow)
