@@ -53,13 +53,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 def fill(library: Path, count: int) -> None:
     """A library of so many entries, each with what the first stage reads."""
     format = settings.create(library, settings.format_for(SHAPE))
+    of_format = np.array(settings.digest(format))
     random = np.random.default_rng(0)
     width = len(format.multiples) * format.num_features
     for number in range(count):
         mean = random.normal(0, 0.5 / np.sqrt(width), width).astype(np.float32)
         folder = library / f"entry{number:05d}"
         folder.mkdir()
-        workdir.write_npz(folder / "embedding.npz", {"mean": mean, "size": np.int64(1000)})
+        workdir.write_npz(folder / "embedding.npz", {"mean": mean, "size": np.int64(1000), "format": of_format})
         workdir.write_json(folder / "entry.json", {"what": entries.WHAT, "version": entries.VERSION})
 
 

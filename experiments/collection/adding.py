@@ -45,6 +45,7 @@ def from_run(library: Path, name: str, run: Path, *, data_dir: str | None, sampl
     refuse_table(trained_for)
     rows = sources.load(trained_for, seed=description["seed"], data_dir=where)
     rows = in_shape(rows, description["input"]["shape"])
+    refuse_early(library, name, rows, sample)
     about = {
         "classes": description["classes"],
         "input": description["input"],
@@ -81,6 +82,7 @@ def from_config(library: Path, name: str, config: Config, directory: Path, *, sa
     entries.refuse_code({"model": asdict(config.model)}, name)
     refuse_table(config.source)
     rows = sources.load(config.source, seed=config.seed, data_dir=config.data_dir)
+    refuse_early(library, name, rows, sample)
     variables, network = trained(config, directory, rows)
     about = {
         "classes": rows.class_names,
@@ -134,8 +136,6 @@ def _add(
     sample: int,
 ) -> Format:
     """One entry, whole or not at all; the library is made first where there is none."""
-    if sample < 0:
-        raise ValueError(f"sample = {sample}; expected 0 (no row leaves its owner) or more")
     format = library_for(library, rows.train_x)
     with store.staged(library, name) as folder:
         model(folder / "model")
@@ -150,6 +150,25 @@ def _add(
             sample=sample,
         )
     return format
+
+
+def refuse_early(library: Path, name: str, rows: Dataset, sample: int) -> None:
+    """Refuses before a network is trained or run what would be refused after it.
+
+    Raises:
+      ValueError: a name that is taken, no readable library, rows that are not of its format or fewer than its bins, a negative
+        sample.
+    """
+    if sample < 0:
+        raise ValueError(f"sample = {sample}; expected 0 (no row leaves its owner) or more")
+    if (Path(library) / settings.FILE).exists():
+        store.refuse_taken(Path(library), name)
+        format = settings.read(library)
+    else:
+        settings.refuse_foreign(Path(library))
+        format = settings.format_for(rows.train_x.shape[1:])
+    settings.adapted(format, rows.train_x[:1], name="the entry's data")
+    entries.refuse_few(format, rows.train_x, rows.test_x)
 
 
 def library_for(library: Path, x: np.ndarray) -> Format:

@@ -108,16 +108,13 @@ def write(
       ValueError: rows that can't be brought to the library's format, or fewer than it has bins.
     """
     trained, note = settings.adapted(format, rows.train, name="the entry's data")
-    for kind, x in (("training", trained), ("held-out", rows.held)):
-        if len(x) < format.bins:
-            raise ValueError(
-                f"there are {len(x)} {kind} rows; a sketch in this library needs at least one for each of its {format.bins} bins"
-            )
+    refuse_few(format, rows.train, rows.held)
     inputs = sketching.sketch_inputs(format, key_of(format, name, 0), trained, rows.groups)
     at = sketching.places(network, variables, rows.held)
     key = key_of(format, name, 1)
     layers = sketching.sketch_layers(format, key, network, variables, rows.held, at, rows.held_groups)
-    workdir.write_npz(folder / "embedding.npz", mean_embedding(inputs)._asdict())
+    of_format = {"format": np.array(settings.digest(format))}
+    workdir.write_npz(folder / "embedding.npz", mean_embedding(inputs)._asdict() | of_format)
     workdir.write_npz(folder / "inputs.npz", sketching.to_file({networks.INPUTS: inputs}))
     arrays = {f"{layer}/{field}": np.asarray(v) for layer, place in at.items() for field, v in place._asdict().items()}
     workdir.write_npz(
@@ -132,13 +129,32 @@ def write(
         "version": VERSION,
         "name": name,
         **about,
-        "rows": {"inputs": len(trained), "layers": len(rows.held), "kept": min(sample, len(rows.held))},
+        "format": settings.digest(format),
+        "rows": {
+            "inputs": sketching.rows_behind(inputs),
+            "layers": max(map(sketching.rows_behind, layers.values()), default=0),
+            "trained": len(trained),
+            "kept": min(sample, len(rows.held)),
+        },
         "adapted": note,
         "layers": {layer: {"width": len(place.centre), "scale": place.scale} for layer, place in at.items()},
         "parameters": parameters,
         "flops_per_row": flops_per_row(network, variables, rows.held),
     }
     workdir.write_json(folder / "entry.json", description)
+
+
+def refuse_few(format: Format, train: np.ndarray, held: np.ndarray) -> None:
+    """Refuses fewer rows than a sketch has bins.
+
+    Raises:
+      ValueError: says how many there are.
+    """
+    for kind, x in (("training", train), ("held-out", held)):
+        if len(x) < format.bins:
+            raise ValueError(
+                f"there are {len(x)} {kind} rows; a sketch in this library needs at least one for each of its {format.bins} bins"
+            )
 
 
 def key_of(format: Format, name: str, purpose: int) -> jax.Array:
@@ -169,11 +185,12 @@ def read(library: Path, name: str) -> Entry:
     """An entry whose every byte is as it was added.
 
     Raises:
-      ValueError: there is none of that name, it is damaged, or newer than this program.
+      ValueError: there is none of that name, it is damaged, newer than this program, or of a library of another format.
     """
     folder = store.path_of(library, name)
     store.check(folder)
     about = read_about(folder)
+    refuse_other(about.get("format"), settings.read(library), name)
     arrays = workdir.read_npz(folder / "layers.npz")
     inputs = sketching.from_file(workdir.read_npz(folder / "inputs.npz"))[networks.INPUTS]
     of_layers = {path: array for path, array in arrays.items() if not path.startswith("place/")}
@@ -183,6 +200,19 @@ def read(library: Path, name: str) -> Entry:
     }
     layers = sketching.from_file(of_layers)
     return Entry(name, folder, about, inputs, {layer: layers[layer] for layer in at}, at)
+
+
+def refuse_other(found: Any, format: Format, name: str) -> None:
+    """Refuses sketches that were made in another format than the library's, whose distances would mean nothing.
+
+    Raises:
+      ValueError: says so.
+    """
+    if str(found) != settings.digest(format):
+        raise ValueError(
+            f"{name} was made for a library of another format (copied from there, or by an older program), so that its sketches "
+            "don't compare; remove it and add it again"
+        )
 
 
 def load_network(entry: Entry) -> tuple[Network, Variables, dict[str, Any]]:
@@ -214,12 +244,12 @@ def refuse_code(description: Mapping[str, Any], name: str) -> None:
 
 def embeddings(library: Path, format: Format, *, size: int = 128) -> Iterator[Embeddings]:
     """The embeddings of all entries, so many at a time; one that is removed meanwhile is left out, unreadable ones named."""
-    width, names = len(format.multiples) * format.num_features, store.names(library)
+    width, names = width_of(format), store.names(library)
     for first in range(0, len(names), size):
         found, damaged = {}, {}
         for name in names[first : first + size]:
             try:
-                found[name] = _embedding(library / name / "embedding.npz", width)
+                found[name] = _embedding(library, name, format)
             except FileNotFoundError:
                 if (library / name).is_dir():
                     damaged[name] = "embedding.npz is missing: it is no entry"
@@ -229,9 +259,16 @@ def embeddings(library: Path, format: Format, *, size: int = 128) -> Iterator[Em
         yield Embeddings(tuple(found), means, np.array([rows for _, rows in found.values()], np.int64), damaged)
 
 
-def _embedding(path: Path, width: int) -> tuple[np.ndarray, int]:
+def width_of(format: Format) -> int:
+    """Numbers of an embedding."""
+    return len(format.multiples) * format.num_features
+
+
+def _embedding(library: Path, name: str, format: Format) -> tuple[np.ndarray, int]:
+    path = library / name / "embedding.npz"
     arrays = workdir.read_npz(path)
+    refuse_other(arrays.get("format"), format, name)
     mean, rows = arrays["mean"], int(arrays["size"])
-    if mean.shape != (width,) or mean.dtype != np.float32 or not np.isfinite(mean).all() or rows < 2:
+    if mean.shape != (width_of(format),) or mean.dtype != np.float32 or not np.isfinite(mean).all() or rows < 2:
         raise ValueError(f"{path} is not of this library's format")
     return mean, rows

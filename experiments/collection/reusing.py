@@ -131,4 +131,5 @@ def measure(
         )
         for number, (name, pair) in enumerate(pairs.items())
     }
-    return Measurement(found.pop(INPUTS), found, entry.about["rows"]["inputs"], len(x), NOTE)
+    sizes = sketching.rows_behind(entry.inputs), sketching.rows_behind(inputs)
+    return Measurement(found.pop(INPUTS), found, sizes[0], sizes[1], NOTE)

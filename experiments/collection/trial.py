@@ -146,7 +146,7 @@ def measured(study: Study, library: Path, name: str, target: Dataset, seed: int)
     return {
         "accuracy": reached,
         "signals": found,
-        "rows": entry.about["rows"]["inputs"],
+        "rows": entry.about["rows"]["trained"],
         "num_test": len(target.test_y),
     }
 

@@ -9,7 +9,7 @@ import pytest
 
 from experiments import library as script
 from experiments import networks, phases, workdir
-from experiments.collection import adding, demonstration, entries, nearness, settings, sketching, store
+from experiments.collection import adding, demonstration, entries, examining, nearness, settings, sketching, store
 from experiments.collection.advice import advise
 from experiments.collection.agreement import agreements
 from experiments.config import Config, Data, Model, Training
@@ -126,6 +126,70 @@ def test_the_first_stage_runs_no_network(library, monkeypatch):
     target = adding.sources.load(Data("digits", classes=("7", "8", "9"), limit=90), seed=1, data_dir="data")
     near = nearness.nearest(library, format, target, name="digits")
     assert near.names == ("others", "same", "inverted") and (np.diff(near.mmd2) > 0).all()
+
+
+def test_an_entry_of_another_library_is_named_and_left_out(library, tmp_path, capsys):
+    other = tmp_path / "other"
+    settings.create(other, settings.read(library)._replace(seed=7))
+    shutil.copytree(library / "same", other / "same")
+    assert "same was made for a library of another format" in refused("rank", other, *FLAGS)
+    assert "same was made for a library of another format" in refused("reuse", other, "same", *FLAGS)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_one_bad_entry_does_not_end_a_ranking(library, tmp_path, capsys, monkeypatch):
+    real = examining.signals
+
+    def broken(key, network, variables, rows, **settings):
+        if len(rows.x) and variables["params"] and not calls:
+            calls.append(1)
+            raise ValueError("features that are not finite")
+        return real(key, network, variables, rows, **settings)
+
+    calls = []
+    monkeypatch.setattr(examining, "signals", broken)
+    flags = [*FLAGS, "--top", "2", "--permutations", "19", "--out", tmp_path / "rank"]
+    out = said(capsys, "rank", library, *flags)
+    assert "warning: same was left out: features that are not finite" in out
+    found = json.loads((tmp_path / "rank" / "ranking.json").read_text())
+    assert [entry["name"] for entry in found["examined"]] == ["others"] and found["examined"][0]["tie"] is None
+
+
+def test_what_would_be_refused_after_training_is_refused_before(library, tmp_path, monkeypatch):
+    monkeypatch.setattr(adding, "trained", lambda *args: pytest.fail("it was trained"))
+    few = Data("digits", classes=("0", "1"), limit=20)
+    workdir.write_npz(tmp_path / "rows.npz", {"x": np.zeros((90, 5), np.float32), "y": np.arange(90) % 2})
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    for folder, name, changes, sample, words in (
+        (library, "same", {}, 0, "has an entry 'same' already"),
+        (library, "new", {}, -1, "sample = -1"),
+        (library, "new", {"source": few}, 0, "there are 20 training rows"),
+        (library, "new", {"source": Data(f"npz:{tmp_path / 'rows.npz'}")}, 0, "rows of 5 numbers"),
+        (tmp_path / "full", "new", {}, 0, "holds files"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            adding.from_config(folder, name, config("012", **changes), tmp_path / "run", sample=sample)
+    assert not (tmp_path / "run").exists()
+
+
+def test_rows_that_are_said_are_those_behind_the_sketches(tmp_path, made, monkeypatch):
+    monkeypatch.setattr(sketching, "MOST_INPUTS", 100)
+    monkeypatch.setattr(sketching, "MOST_LAYERS", 40)
+    weights = Model("mlp", hidden=(16,), weights=str(made / "lib" / "same" / "model"))
+    adding.from_config(tmp_path / "lib", "one", config("012", model=weights), tmp_path / "run")
+    rows = entries.read_about(tmp_path / "lib" / "one")["rows"]
+    assert rows == {"inputs": 100, "layers": 40, "trained": 150, "kept": 0}
+
+
+def test_a_rare_class_is_not_cut_away():
+    y = np.repeat([0, 1, 2], [4000, 990, 6]).astype(np.int32)
+    x, rows = np.arange(len(y), dtype=np.float32)[:, None], np.arange(len(y))
+    target = adding.Dataset(x, y, x, y, ("a", "b", "c"), rows // 2, None, rows, rows, ("o", "o"), "", False)
+    chosen, groups = examining.some_rows(target, seed=0)
+    assert len(chosen.y) == examining.MOST_ROWS and np.bincount(chosen.y)[2] >= examining.FOLDS
+    assert np.array_equal(chosen.y, y[chosen.x[:, 0].astype(int)]) and np.array_equal(groups, chosen.x[:, 0] // 2)
+    assert np.bincount(chosen.y)[0] == pytest.approx(2000 * 4000 / 4996, abs=10)
 
 
 @pytest.mark.parametrize("argv", [["rank"], ["reuse", "same"], ["add", "new", "--config", "configs/quickstart.py"]])
@@ -257,21 +321,25 @@ def hits(accuracy, n=400, seed=0):
 @pytest.mark.parametrize("groups", [None, np.arange(400) // 4])
 def test_advice(groups):
     low, high = hits(0.5, seed=1), hits(0.8, seed=2)
-    found = advise(["a", "b"], [low, hits(0.5, seed=3)], low, hits(0.45, seed=4), groups=groups)
+    found = advise(["a", "b"], [low, hits(0.5, seed=3)], low, [hits(0.45, seed=4)] * 2, groups=groups)
     assert found.best is None and "none; train from scratch" in found.sentence
-    found = advise(["a", "b", "c"], [low, high, hits(0.79, seed=5)], hits(0.5, seed=6), low, groups=groups)
+    found = advise(["a", "b", "c"], [low, high, hits(0.79, seed=5)], hits(0.5, seed=6), [low] * 3, groups=groups)
     assert found.best == "b" and found.ties == ("c",) and "it ties with c" in found.sentence
     assert [s.name for s in found.standings] == ["b", "c", "a"]
-    assert "no other entry ties" in advise(["a"], [high], low, low, groups=groups).sentence
+    assert "no other entry ties" in advise(["a"], [high], low, [low], groups=groups).sentence
     # Better than one bar alone is not enough.
-    assert advise(["a"], [high], hits(0.82, seed=7), low, groups=groups).best is None
+    assert advise(["a"], [high], hits(0.82, seed=7), [low], groups=groups).best is None
+    # The bar of an untrained network is each entry's own.
+    own = [hits(0.82, seed=8), low]
+    found = advise(["a", "b"], [high, hits(0.75, seed=9)], low, own, groups=groups)
+    assert found.best == "b" and found.baselines["untrained"] == low.mean()
 
 
 def test_advice_keeps_its_level():
     random, wrong = np.random.default_rng(0), 0
     for _ in range(100):
         rows = random.random((5, 60)) < 0.6
-        wrong += advise(list("abc"), list(rows[:3]), rows[3], rows[4]).best is not None
+        wrong += advise(list("abc"), list(rows[:3]), rows[3], [rows[4]] * 3).best is not None
     assert wrong <= 5
 
 
