@@ -60,7 +60,17 @@ def from_run(library: Path, name: str, run: Path, *, data_dir: str | None, sampl
     def model(folder: Path) -> None:
         copy(run / "model", folder)
 
-    return _add(library, name, network, variables, rows, about, model, sample)
+    return _add(
+        library,
+        name,
+        network,
+        variables,
+        rows,
+        (*before(run, settings_of_run), entries.seen_of(rows.origins[0], rows.train_rows)),
+        about,
+        model,
+        sample,
+    )
 
 
 def from_config(library: Path, name: str, config: Config, directory: Path, *, sample: int = 0) -> Format:
@@ -108,7 +118,28 @@ def from_config(library: Path, name: str, config: Config, directory: Path, *, sa
     def model(folder: Path) -> None:
         checkpoints.save_model(folder, variables, description)
 
-    return _add(library, name, network, variables, rows, about, model, sample)
+    return _add(
+        library,
+        name,
+        network,
+        variables,
+        rows,
+        (entries.seen_of(rows.origins[0], rows.train_rows),),
+        about,
+        model,
+        sample,
+    )
+
+
+def before(run: Path, settings_of_run: Mapping[str, Any]) -> tuple[entries.Seen, ...]:
+    """What the network of a run was trained on before it was fine-tuned: the run's source, or what its own entry saw."""
+    splits, found = workdir.read_npz(run / "splits.npz"), []
+    if "source/origin" in splits:
+        found.append(entries.seen_of(str(splits["source/origin"]), splits["source/train"]))
+    weights = settings_of_run["model"]["weights"]
+    if weights and (Path(weights).parent / "seen.npz").is_file():
+        found += entries.read_seen(Path(weights).parent)
+    return tuple(found)
 
 
 def trained(config: Config, directory: Path, rows: Dataset) -> tuple[Variables, Any]:
@@ -131,6 +162,7 @@ def _add(
     network: Any,
     variables: Variables,
     rows: Dataset,
+    seen: tuple[entries.Seen, ...],
     about: Mapping[str, Any],
     model: Any,
     sample: int,
@@ -145,7 +177,7 @@ def _add(
             name,
             network,
             variables,
-            Sources(rows.train_x, rows.test_x, rows.test_y, rows.train_groups, rows.test_groups),
+            Sources(rows.train_x, rows.test_x, rows.test_y, seen, rows.train_groups, rows.test_groups),
             about,
             sample=sample,
         )

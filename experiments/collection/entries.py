@@ -4,13 +4,15 @@ entry.json       what it is: classes, format, metrics, config, versions, where i
 embedding.npz    mean random features of its inputs, a few KB: all that the first stage of a ranking reads
 inputs.npz       sketches of its inputs, in the library's format
 layers.npz       sketches of its own features of held-out rows, and where each layer lies
+seen.npz         numbers of the rows that its network was trained on, in which data sets; the rows are not there
 sample.npz       a few raw rows and their labels, where they were asked for
 model/           the network, as a run leaves it
 manifest.json    the sha256 of each of these files (`store`)
 """
 
+import hashlib
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +31,18 @@ from mmd_jax.types import Variables
 WHAT, VERSION = "mmd_jax library entry's description", 1
 
 
+class Seen(NamedTuple):
+    """Rows of one data set that a network was trained on.
+
+    Attributes:
+      origin: hash of what the rows are numbered in (`sources.Dataset.origins`), which may be a path of its owner's.
+      rows: their numbers, int [n].
+    """
+
+    origin: str
+    rows: np.ndarray
+
+
 class Sources(NamedTuple):
     """The rows that a network was trained for, in the network's own format.
 
@@ -36,12 +50,14 @@ class Sources(NamedTuple):
       train: that it was trained on, [n, ...].
       held: of the same source, that it was not trained on, [m, ...].
       held_labels: classes of these, [m].
+      seen: all that it was trained on, in pretraining too.
       groups, held_groups: of rows of either that depend on each other, [n] and [m]; or none.
     """
 
     train: np.ndarray
     held: np.ndarray
     held_labels: np.ndarray
+    seen: tuple[Seen, ...]
     groups: np.ndarray | None = None
     held_groups: np.ndarray | None = None
 
@@ -56,6 +72,7 @@ class Entry(NamedTuple):
       inputs: sketches of its inputs, one a bandwidth.
       layers: {layer: sketches of its features}.
       places: {layer: its scale and centre}.
+      seen: rows that its network was trained on.
     """
 
     name: str
@@ -64,6 +81,7 @@ class Entry(NamedTuple):
     inputs: Sketches
     layers: dict[str, Sketches]
     places: dict[str, Place]
+    seen: tuple[Seen, ...]
 
 
 class Embeddings(NamedTuple):
@@ -120,6 +138,7 @@ def write(
     workdir.write_npz(
         folder / "layers.npz", {f"place/{path}": array for path, array in arrays.items()} | sketching.to_file(layers)
     )
+    write_seen(folder, rows.seen)
     if sample:
         chosen = np.sort(np.random.default_rng(format.seed).permutation(len(rows.held))[:sample])
         workdir.write_npz(folder / "sample.npz", {"x": rows.held[chosen], "y": rows.held_labels[chosen]})
@@ -199,7 +218,31 @@ def read(library: Path, name: str) -> Entry:
         for layer in about["layers"]
     }
     layers = sketching.from_file(of_layers)
-    return Entry(name, folder, about, inputs, {layer: layers[layer] for layer in at}, at)
+    return Entry(name, folder, about, inputs, {layer: layers[layer] for layer in at}, at, read_seen(folder))
+
+
+def seen_of(origin: str, rows: np.ndarray) -> Seen:
+    """The rows of a data set, whose name or place is not told."""
+    return Seen(hashlib.sha256(origin.encode()).hexdigest(), np.asarray(rows))
+
+
+def write_seen(folder: Path, seen: Sequence[Seen]) -> None:
+    """Fills seen.npz."""
+    arrays = {f"{i}/{name}": np.array(v) for i, one in enumerate(seen) for name, v in one._asdict().items()}
+    workdir.write_npz(folder / "seen.npz", arrays)
+
+
+def read_seen(folder: Path) -> tuple[Seen, ...]:
+    """What seen.npz holds."""
+    arrays = workdir.read_npz(folder / "seen.npz")
+    return tuple(Seen(str(arrays[f"{i}/origin"]), arrays[f"{i}/rows"]) for i in range(len(arrays) // 2))
+
+
+def seen_among(entry: Entry, origin: str, rows: np.ndarray) -> int:
+    """How many of these rows the entry's network was trained on, as far as is known."""
+    mine = seen_of(origin, rows)
+    known = [one.rows for one in entry.seen if one.origin == mine.origin]
+    return int(np.isin(rows, np.concatenate(known)).sum()) if known else 0
 
 
 def refuse_other(found: Any, format: Format, name: str) -> None:

@@ -143,6 +143,11 @@ def examine(
         about = entry.about
         shared = tuple(str(c) for c in about["classes"] if str(c) in set(map(str, target.class_names)))
         notes = [note] if note else []
+        if known := entries.seen_among(entry, target.origins[0], target.train_rows):
+            notes.append(
+                f"Its network was trained on {known} of the target's {len(target.train_rows)} training rows: what is said of it "
+                "here is too favourable."
+            )
         if shared and compared[INPUTS].pvalue <= alpha:
             notes.append(
                 f"It shares the classes {', '.join(shared)} with the target by name, but its inputs come from another "

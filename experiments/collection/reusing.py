@@ -1,5 +1,6 @@
 """An entry reused: its network, and sketches in the place of source rows, through the phases of the main job."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,7 +51,14 @@ def run(config: Config, library: Path, name: str, directory: Path, command: str)
     with clock("load"):
         data = phases.load(config)
         target, note = fitted(data.target, description["input"]["shape"], name=config.target.name)
-        data = Loaded(None, target, f"{data.note} {note}".strip())
+        notes = [data.note, note]
+        if known := entries.seen_among(entry, target.origins[1], target.test_rows):
+            notes.append(
+                f"The network of {name} was trained on {known} of the {len(target.test_rows)} rows that the target is tested on: "
+                "its accuracy is too favourable. Choose other classes, another part, or the seed of the entry's split."
+            )
+            print(f"warning: {notes[-1]}", file=sys.stderr)
+        data = Loaded(None, target, " ".join(filter(None, notes)))
         nets = phases.build(config, data)
     phases.open_workdir(config, directory)
     phases.save_splits(directory, data)

@@ -116,6 +116,7 @@ def test_rank_finds_the_same_distribution_and_draws_it(library, tmp_path, capsys
     assert second["distance"]["pvalue"] < 0.05 and second["tie"] < 0.05 and not second["shared"]
     assert first["distance"]["low"] <= max(first["distance"]["mmd2"], 0) <= first["distance"]["high"]
     assert set(first["layers"]) == {"fc1", "fc2"}
+    assert first["notes"] and "was trained on" in first["notes"][0] and not second["notes"]
     assert "Recommendation: " in out and "farther than the nearest" in out and "are not ranked" in out
     assert (tmp_path / "rank" / "ranking.png").read_bytes()[:4] == b"\x89PNG"
 
@@ -126,6 +127,38 @@ def test_the_first_stage_runs_no_network(library, monkeypatch):
     target = adding.sources.load(Data("digits", classes=("7", "8", "9"), limit=90), seed=1, data_dir="data")
     near = nearness.nearest(library, format, target, name="digits")
     assert near.names == ("others", "same", "inverted") and (np.diff(near.mmd2) > 0).all()
+
+
+def test_rows_that_an_entry_was_trained_on_are_known(made, library, tmp_path, capsys, monkeypatch):
+    entry = entries.read(library, "same")
+    mine = adding.sources.load(config("012").source, seed=0, data_dir="data")
+    assert entries.seen_among(entry, mine.origins[0], mine.train_rows) == 150
+    assert entries.seen_among(entry, mine.origins[1], mine.test_rows) == 0
+    assert entries.seen_among(entry, "elsewhere", mine.train_rows) == 0
+    other = adding.sources.load(config("012").source, seed=3, data_dir="data")
+    expected = len(np.intersect1d(mine.train_rows, other.test_rows))
+    assert expected == entries.seen_among(entry, other.origins[1], other.test_rows) > 0
+    # The same split holds out the same rows; another one does not.
+    monkeypatch.setattr(phases, "costs", lambda *args: "")
+    for seed, warned in ((0, False), (3, True)):
+        flags = [
+            *FLAGS,
+            "--seed",
+            seed,
+            "--until",
+            "plan",
+            "--test.permutations",
+            "19",
+            "--workdir",
+            tmp_path / str(seed),
+        ]
+        script.main([str(a) for a in ("reuse", library, "same", *flags)])
+        assert (f"same was trained on {expected} of the 60 rows" in capsys.readouterr().err) == warned
+    # A run hands on what its network saw before.
+    run = tmp_path / "run"
+    workdir.write_npz(run / "splits.npz", {"source/origin": np.array("o"), "source/train": np.arange(3)})
+    found = adding.before(run, {"model": {"weights": str(library / "same" / "model")}})
+    assert [len(one.rows) for one in found] == [3, 150] and found[0] == (entries.seen_of("o", [])[0], found[0].rows)
 
 
 def test_an_entry_of_another_library_is_named_and_left_out(library, tmp_path, capsys):
@@ -217,7 +250,7 @@ def test_the_same_classes_by_name_only(library, made, tmp_path, capsys):
     flags = ["--target.name", f"npz:{made / 'inverted.npz'}", "--target.limit", "60", "--permutations", "199"]
     out = said(capsys, "rank", library, *flags, "--out", tmp_path / "rank")
     assert "warning: same: It shares the classes 0, 1, 2 with the target by name, but" in out
-    assert "warning: inverted" not in out
+    assert "warning: inverted: It shares" not in out
 
 
 def test_bad_targets(library, tmp_path):
