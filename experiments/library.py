@@ -25,7 +25,7 @@ import jax
 import tyro
 
 from experiments import config as configs
-from experiments import workdir
+from experiments import phases, workdir
 from experiments.collection import adding, demonstration, entries, ranked, reusing, settings, store
 from experiments.config import Config, Data
 from experiments.errors import reported
@@ -66,7 +66,8 @@ def create(library: Path, argv: Sequence[str]) -> None:
 
 def add(library: Path, argv: Sequence[str]) -> None:
     """An entry, from a run or from a config."""
-    parser = _parser("add DIR NAME")
+    # The help of a config lists its fields.
+    parser = _parser("add DIR NAME", add_help=not any(arg.startswith("--config") for arg in argv))
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("--run", type=Path, help="the work directory of a finished run")
     parser.add_argument("--config", type=Path, help="a config, whose source is what the network was trained on")
@@ -83,9 +84,7 @@ def add(library: Path, argv: Sequence[str]) -> None:
         data_dir = own.parse_args(others).data_dir
         format = adding.from_run(library, known.name, known.run, data_dir=data_dir, sample=known.sample)
     else:
-        config, directory = configs.load(["--config", str(known.config), *others])
-        if directory == Path("runs") / config.name:
-            directory = directory.with_name(f"{config.name}_for_library")
+        config, directory = configs.load(["--config", str(known.config), *others], suffix="_for_library")
         format = adding.from_config(library, known.name, config, directory, sample=known.sample)
     if is_new:
         print(f"{library} is a new library: {settings.describe(format)}")
@@ -169,13 +168,16 @@ def remove(library: Path, argv: Sequence[str]) -> None:
 
 def rank(library: Path, argv: Sequence[str]) -> None:
     """Which entries fit a target."""
-    parser = _parser("rank DIR")
+    parser = _parser("rank DIR", add_help=False)
     parser.add_argument("--out", type=Path, help="folder for ranking.json and its picture")
     known, others = parser.parse_known_args(argv)
     _need_target(others)
     configs.check_flags(others, ranked.Wanted())
     wanted = tyro.cli(
-        ranked.Wanted, args=others, prog="python -m experiments.library rank DIR", config=(tyro.conf.FlagConversionOff,)
+        ranked.Wanted,
+        args=others,
+        prog="python -m experiments.library rank DIR [--out DIR]",
+        config=(tyro.conf.FlagConversionOff,),
     )
     if wanted.top < 1 or not 0 < wanted.alpha < 0.5:
         raise ValueError(
@@ -192,25 +194,31 @@ def rank(library: Path, argv: Sequence[str]) -> None:
 
 def reuse(library: Path, argv: Sequence[str]) -> None:
     """The main job with an entry in the place of source and weights."""
-    parser = _parser("reuse DIR NAME")
+    parser = _parser("reuse DIR NAME", add_help=not argv or argv[0].startswith("-"))
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("--workdir", type=Path)
     known, others = parser.parse_known_args(argv)
     settings.read(library)
     _need_target(others)
+    if any(flag.startswith("--source") for flag in others):
+        raise ValueError("an entry is reused without its source's rows, of which it has sketches; leave --source out")
     config = reusing.config_for(library, known.name, Data())
     configs.check_flags(others, config)
     config = tyro.cli(
         Config,
         args=others,
         default=config,
-        prog="python -m experiments.library reuse DIR NAME",
+        prog="python -m experiments.library reuse DIR NAME [--workdir DIR]",
         config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
     )
     directory = known.workdir or Path("runs") / f"{known.name}_for_{_as_file(config.target.name)}"
     command = shlex.join(["python", "-m", "experiments.library", "reuse", str(library), *argv])
     if not (directory / "result.json").exists():
         reusing.run(config, library, known.name, directory, command)
+    else:
+        phases.open_workdir(config, directory)
+    if not (directory / "result.json").exists():  # --until plan
+        return
     if not (directory / "report.html").exists():
         page.write(directory)
     print(f"{page.answer(directory)}\nReport: {directory / 'report.html'}")
@@ -248,8 +256,9 @@ def _as_file(name: str) -> str:
     return "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
 
 
-def _parser(usage: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(prog=f"python -m experiments.library {usage}", allow_abbrev=False)
+def _parser(usage: str, *, add_help: bool = True) -> argparse.ArgumentParser:
+    """Where --help is not this parser's, it is left to the one that knows the fields."""
+    return argparse.ArgumentParser(prog=f"python -m experiments.library {usage}", allow_abbrev=False, add_help=add_help)
 
 
 def _name(verb: str, argv: Sequence[str]) -> str:

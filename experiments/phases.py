@@ -231,13 +231,15 @@ def open_workdir(config: Config, directory: Path) -> None:
 
 
 def save_splits(directory: Path, data: Loaded) -> None:
-    """Keeps which rows of each data set were for training and which for testing."""
+    """Keeps which rows of each data set were for training and which for testing, and what the source's are numbered in."""
     arrays = {
         f"{name}/{part}": rows
         for name, rows_of in (("source", data.source), ("target", data.target))
         if rows_of is not None
         for part, rows in (("train", rows_of.train_rows), ("test", rows_of.test_rows))
     }
+    if data.source is not None:
+        arrays["source/origin"] = np.array(data.source.origins[0])
     workdir.write_npz(directory / "splits.npz", arrays)
 
 

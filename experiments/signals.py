@@ -42,6 +42,7 @@ def signals(
     source_head: bool = True,
     max_rows: int = 2_000,
     max_width: int = 256,
+    groups: np.ndarray | None = None,
 ) -> dict[str, dict[str, float]]:
     """Every score of the inputs, of each hidden layer's features, and of the source head's outputs.
 
@@ -58,6 +59,7 @@ def signals(
       source_head: whether the last layer is still the source's; else there is nothing to say of outputs.
       max_rows: at most so many are looked at, stratified by class.
       max_width: wider features are projected to so many dimensions at random, which keeps their geometry, nearly.
+      groups: of rows that depend on each other, [n]: the probe's folds hold whole groups. None: of independent rows.
 
     Returns:
       {representation: {score: value}}: "inputs" (preprocessed, and raw where the network runs only as a whole) and each hidden
@@ -68,7 +70,9 @@ def signals(
         features that are not finite, by name.
     """
     chosen_key, fold_key, projection_key = jax.random.split(key, 3)
-    x, labels = _chosen(chosen_key, rows, num_classes, max_rows)
+    chosen, labels = _chosen(chosen_key, rows, num_classes, max_rows)
+    x = rows.x[chosen]
+    of_group = None if groups is None else groups[chosen]
     features = layer_features(network, variables, x, pooling=pooling)
     logits = features.pop(network.layers[-1])
     representations = {INPUTS: _inputs(network, variables, x)} | features
@@ -78,7 +82,9 @@ def signals(
             narrow = _projected(jax.random.fold_in(projection_key, i), values, max_width)
             # OpenBLAS's threads wait for each other at full speed: on a busy machine a decomposition took 100 times as long.
             with threadpool_limits(1, user_api="blas"):
-                found[name] = _of_layer(jax.random.clone(fold_key), narrow, labels)  # the same folds everywhere
+                found[name] = _of_layer(
+                    jax.random.clone(fold_key), narrow, labels, of_group
+                )  # the same folds everywhere
         except ValueError as error:
             raise ValueError(f"no scores of {name}: {error}") from error
     if source_head:
@@ -87,7 +93,7 @@ def signals(
 
 
 def _chosen(key: Array, rows: Rows, num_classes: int, max_rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """The inputs of some rows, and their labels, renumbered so that each class has at least two rows."""
+    """Some rows, and their labels, renumbered so that each class has at least two rows."""
     y = np.asarray(rows.y)
     if y.shape != (len(rows.x),) or not np.issubdtype(y.dtype, np.integer):
         raise ValueError(
@@ -105,7 +111,7 @@ def _chosen(key: Array, rows: Rows, num_classes: int, max_rows: int) -> tuple[np
         raise ValueError(
             f"of {len(y)} labelled rows, {len(chosen)} are of classes with at least two; scores need six rows of two classes"
         )
-    return rows.x[chosen], labels
+    return chosen, labels
 
 
 def _inputs(network: Network, variables: Variables, x: np.ndarray) -> np.ndarray:
@@ -128,13 +134,14 @@ def _projected(key: Array, features: np.ndarray, max_width: int) -> np.ndarray:
     return features @ directions.astype(features.dtype)
 
 
-def _of_layer(key: Array, features: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def _of_layer(key: Array, features: np.ndarray, labels: np.ndarray, groups: np.ndarray | None) -> dict[str, float]:
+    folds = min(FOLDS, len(labels) // 2 if groups is None else len(np.unique(groups)))
     values: dict[str, Any] = {
         "log_me": log_me(features, labels),
         "h_score": h_score(features, labels),
         "h_score_shrunk": h_score(features, labels, shrinkage="ledoit_wolf"),
         "trans_rate": trans_rate(features, labels),
-        "probe": probe(key, features, labels, min(FOLDS, len(labels) // 2)).accuracy,
+        "probe": probe(key, features, labels, folds, groups=groups).accuracy,
     }
     return {name: float(value) for name, value in values.items()}
 

@@ -3,7 +3,7 @@
     python -m experiments.benchmarks.library [--entries 100 300 1000] [--repeats 3]
 
 Entries are synthetic: sketches of random rows, no networks, which the first stage does not read. Each size runs in a process of
-its own. Exit status 1 where the largest takes a second or more.
+its own. Exit status 1 where one of them takes a second or more.
 """
 
 import argparse
@@ -38,28 +38,29 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(json.dumps(measure(known.measure, known.repeats)))
         return
     print(f"{'entries':>8} {'first stage, s':>15} {'memory above start, MB':>23}")
-    slow = False
+    slowest = 0.0
     for count in known.entries:
         with tempfile.TemporaryDirectory() as folder:
             fill(Path(folder), count)
             command = [sys.executable, "-m", "experiments.benchmarks.library", "--measure", folder]
             output = subprocess.run([*command, "--repeats", str(known.repeats)], check=True, capture_output=True).stdout
         found = json.loads(output.decode().splitlines()[-1])
-        slow = found["seconds"] >= 1
+        slowest = max(slowest, found["seconds"])
         print(f"{count:>8} {found['seconds']:>15.3f} {found['megabytes']:>23.1f}")
-    sys.exit(1 if slow else 0)
+    sys.exit(1 if slowest >= 1 else 0)
 
 
 def fill(library: Path, count: int) -> None:
     """A library of so many entries, each with what the first stage reads."""
     format = settings.create(library, settings.format_for(SHAPE))
+    of_format = np.array(settings.digest(format))
     random = np.random.default_rng(0)
     width = len(format.multiples) * format.num_features
     for number in range(count):
         mean = random.normal(0, 0.5 / np.sqrt(width), width).astype(np.float32)
         folder = library / f"entry{number:05d}"
         folder.mkdir()
-        workdir.write_npz(folder / "embedding.npz", {"mean": mean, "size": np.int64(1000)})
+        workdir.write_npz(folder / "embedding.npz", {"mean": mean, "size": np.int64(1000), "format": of_format})
         workdir.write_json(folder / "entry.json", {"what": entries.WHAT, "version": entries.VERSION})
 
 

@@ -4,7 +4,8 @@
 
 Two writers add so many entries each, at once, and both try for five names more. Then adds are killed by SIGKILL: half of them
 at a random moment, half when a file of the entry has just appeared. Then a byte of each file of an entry is flipped, at its
-beginning, end and two random places. Exit status 1 where an entry is lost, half-made, or a flip is not found.
+beginning, end and two random places. Exit status 1 where an entry is lost, half-made, or a flip is not found,
+or where a writer ended before it was killed.
 """
 
 import argparse
@@ -115,19 +116,23 @@ def kills(library: Path, weights: str, count: int, random: np.random.Generator) 
         if number % 2:
             seconds = float(random.uniform(0, 3))
             time.sleep(seconds)
+            seen = True
             moment = f"{seconds:.2f} s after the beginning"
         else:
             file = FILES[number // 2 % len(FILES)]
-            while not list(library.glob(f".adding-*/entry/{file}")) and writer.poll() is None:
+            while not (seen := any(library.glob(f".adding-*/entry/{file}"))) and writer.poll() is None:
                 time.sleep(0.0005)
-            moment = f"{file} has just appeared"
+            moment = f"{file} has just appeared" if seen else f"{file} never appeared"
+        alone = writer.poll() is not None
+        if alone:
+            moment = f"ended by itself ({writer.returncode})"
         writer.send_signal(signal.SIGKILL)
         writer.wait()
         writer.stdout.close()
         after = set(store.names(library))
         damaged = [name for name in after if store.problems(library / name)]
         left = hidden(library)
-        wrong += bool(before - after) + bool(damaged) + (len(left) > 1)
+        wrong += bool(before - after) + bool(damaged) + (len(left) > 1) + (alone or not seen)
         print(f"{number:>5}  {moment:<34} {len(after):>8} {len(damaged):>8} {len(left):>7}", flush=True)
     adding.from_config(library, "last", replace(CONFIG, model=replace(CONFIG.model, weights=weights)), library)
     print(

@@ -45,6 +45,7 @@ def from_run(library: Path, name: str, run: Path, *, data_dir: str | None, sampl
     refuse_table(trained_for)
     rows = sources.load(trained_for, seed=description["seed"], data_dir=where)
     rows = in_shape(rows, description["input"]["shape"])
+    refuse_early(library, name, rows, sample)
     about = {
         "classes": description["classes"],
         "input": description["input"],
@@ -59,7 +60,17 @@ def from_run(library: Path, name: str, run: Path, *, data_dir: str | None, sampl
     def model(folder: Path) -> None:
         copy(run / "model", folder)
 
-    return _add(library, name, network, variables, rows, about, model, sample)
+    return _add(
+        library,
+        name,
+        network,
+        variables,
+        rows,
+        (*before(run, settings_of_run), entries.seen_of(rows.origins[0], rows.train_rows)),
+        about,
+        model,
+        sample,
+    )
 
 
 def from_config(library: Path, name: str, config: Config, directory: Path, *, sample: int = 0) -> Format:
@@ -81,6 +92,7 @@ def from_config(library: Path, name: str, config: Config, directory: Path, *, sa
     entries.refuse_code({"model": asdict(config.model)}, name)
     refuse_table(config.source)
     rows = sources.load(config.source, seed=config.seed, data_dir=config.data_dir)
+    refuse_early(library, name, rows, sample)
     variables, network = trained(config, directory, rows)
     about = {
         "classes": rows.class_names,
@@ -106,7 +118,28 @@ def from_config(library: Path, name: str, config: Config, directory: Path, *, sa
     def model(folder: Path) -> None:
         checkpoints.save_model(folder, variables, description)
 
-    return _add(library, name, network, variables, rows, about, model, sample)
+    return _add(
+        library,
+        name,
+        network,
+        variables,
+        rows,
+        (entries.seen_of(rows.origins[0], rows.train_rows),),
+        about,
+        model,
+        sample,
+    )
+
+
+def before(run: Path, settings_of_run: Mapping[str, Any]) -> tuple[entries.Seen, ...]:
+    """What the network of a run was trained on before it was fine-tuned: the run's source, or what its own entry saw."""
+    splits, found = workdir.read_npz(run / "splits.npz"), []
+    if "source/origin" in splits:
+        found.append(entries.seen_of(str(splits["source/origin"]), splits["source/train"]))
+    weights = settings_of_run["model"]["weights"]
+    if weights and (Path(weights).parent / "seen.npz").is_file():
+        found += entries.read_seen(Path(weights).parent)
+    return tuple(found)
 
 
 def trained(config: Config, directory: Path, rows: Dataset) -> tuple[Variables, Any]:
@@ -129,13 +162,12 @@ def _add(
     network: Any,
     variables: Variables,
     rows: Dataset,
+    seen: tuple[entries.Seen, ...],
     about: Mapping[str, Any],
     model: Any,
     sample: int,
 ) -> Format:
     """One entry, whole or not at all; the library is made first where there is none."""
-    if sample < 0:
-        raise ValueError(f"sample = {sample}; expected 0 (no row leaves its owner) or more")
     format = library_for(library, rows.train_x)
     with store.staged(library, name) as folder:
         model(folder / "model")
@@ -145,11 +177,30 @@ def _add(
             name,
             network,
             variables,
-            Sources(rows.train_x, rows.test_x, rows.test_y, rows.train_groups, rows.test_groups),
+            Sources(rows.train_x, rows.test_x, rows.test_y, seen, rows.train_groups, rows.test_groups),
             about,
             sample=sample,
         )
     return format
+
+
+def refuse_early(library: Path, name: str, rows: Dataset, sample: int) -> None:
+    """Refuses before a network is trained or run what would be refused after it.
+
+    Raises:
+      ValueError: a name that is taken, no readable library, rows that are not of its format or fewer than its bins, a negative
+        sample.
+    """
+    if sample < 0:
+        raise ValueError(f"sample = {sample}; expected 0 (no row leaves its owner) or more")
+    if (Path(library) / settings.FILE).exists():
+        store.refuse_taken(Path(library), name)
+        format = settings.read(library)
+    else:
+        settings.refuse_foreign(Path(library))
+        format = settings.format_for(rows.train_x.shape[1:])
+    settings.adapted(format, rows.train_x[:1], name="the entry's data")
+    entries.refuse_few(format, rows.train_x, rows.test_x)
 
 
 def library_for(library: Path, x: np.ndarray) -> Format:
@@ -159,7 +210,12 @@ def library_for(library: Path, x: np.ndarray) -> Format:
     centre = 0.5 if x.ndim == 4 else float(np.float32(x.mean()))
     format = settings.format_for(x.shape[1:], centre=centre)
     scale = sketching.scale_of(sketching.input_vectors(format, x))
-    return settings.create(Path(library), format._replace(scale=scale))
+    try:
+        return settings.create(Path(library), format._replace(scale=scale))
+    except ValueError:
+        if (Path(library) / settings.FILE).exists():  # someone else's first entry was faster
+            return settings.read(library)
+        raise
 
 
 def refuse_table(data: Data) -> None:

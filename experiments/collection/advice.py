@@ -16,7 +16,8 @@ class Standing(NamedTuple):
       name: of the entry.
       accuracy: of the probe on its features.
       over_inputs: paired difference to the probe on raw inputs, shares of rows, with its interval.
-      over_untrained: to the probe on the features of an untrained network.
+      over_untrained: to the probe on the features of its own architecture untrained.
+      untrained: accuracy of that probe.
       pvalue: of "it beats not both", adjusted by Holm over the entries.
       beats: whether it beats both.
     """
@@ -25,6 +26,7 @@ class Standing(NamedTuple):
     accuracy: float
     over_inputs: Interval
     over_untrained: Interval
+    untrained: float
     pvalue: float
     beats: bool
 
@@ -36,7 +38,7 @@ class Advice(NamedTuple):
       best: the entry to reuse; none: train from scratch.
       ties: other entries that beat both bars too, and are not told apart from the best.
       standings: of all entries, the best probe first.
-      baselines: {"inputs", "untrained"}: accuracies of the two bars.
+      baselines: {"inputs", "untrained"}: accuracies of the two bars; of the best entry's architecture.
       sentence: all this in words.
     """
 
@@ -51,7 +53,7 @@ def advise(
     names: Sequence[str],
     correct: Sequence[np.ndarray],
     inputs: np.ndarray,
-    untrained: np.ndarray,
+    untrained: Sequence[np.ndarray],
     *,
     alpha: float = 0.05,
     groups: np.ndarray | None = None,
@@ -65,29 +67,31 @@ def advise(
     Args:
       names: of the entries, [k], k >= 1.
       correct: rows of which the probe on each is right, [k] of [n] bool.
-      inputs, untrained: the same of the two bars, [n].
+      inputs: the same of the probe on raw inputs, [n].
+      untrained: the same of the probe on each entry's own architecture untrained, [k] of [n].
       alpha: level.
       groups: of dependent rows, [n], or none.
     """
-    values = [(_better(one, inputs, groups), _better(one, untrained, groups)) for one in correct]
+    values = [(_better(one, inputs, groups), _better(one, fresh, groups)) for one, fresh in zip(correct, untrained)]
     adjusted = holm([max(pair) for pair in values])
     standings = [
         Standing(
             name,
             float(one.mean()),
             paired_interval(one.astype(float), inputs.astype(float), 1 - alpha, groups=groups),
-            paired_interval(one.astype(float), untrained.astype(float), 1 - alpha, groups=groups),
+            paired_interval(one.astype(float), fresh.astype(float), 1 - alpha, groups=groups),
+            float(fresh.mean()),
             float(p),
             bool(p <= alpha),
         )
-        for name, one, p in zip(names, correct, adjusted)
+        for name, one, fresh, p in zip(names, correct, untrained, adjusted)
     ]
     order = sorted(range(len(names)), key=lambda i: (-standings[i].accuracy, i))
     winners = [i for i in order if standings[i].beats]
     ranked = tuple(standings[i] for i in order)
-    baselines = {"inputs": float(inputs.mean()), "untrained": float(untrained.mean())}
+    baselines = {"inputs": float(inputs.mean()), "untrained": standings[(winners or order)[0]].untrained}
     bars = (
-        f"a linear probe on the raw inputs ({baselines['inputs']:.1%}) and one on the untrained network "
+        f"a linear probe on the raw inputs ({baselines['inputs']:.1%}) and one on its own network untrained "
         f"({baselines['untrained']:.1%})"
     )
     if not winners:

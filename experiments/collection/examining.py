@@ -11,6 +11,7 @@ from experiments.collection import entries, settings, sketching
 from experiments.collection.entries import Entry
 from experiments.collection.nearness import Near
 from experiments.collection.settings import Format
+from experiments.datasets.select import of_each_class, stratified
 from experiments.networks import INPUTS
 from experiments.progress import track
 from experiments.signals import signals
@@ -120,12 +121,58 @@ def examine(
       The entries that could be run, nearest first; what they have to beat; {name: why} of those that could not.
     """
     keys = jax.random.split(key, 5)
-    rows, groups = some_rows(target)
+    rows, groups = some_rows(target, seed=format.seed)
+    num_classes = len(target.class_names)
 
     def probed(features: np.ndarray) -> np.ndarray:
         """Rows of which a linear probe is right; all probes have the same folds, and so are pairs."""
         narrow = projected(keys[4], features)
-        return np.asarray(probe(keys[1], narrow, rows.y, FOLDS, num_classes=len(target.class_names)).correct)
+        return np.asarray(probe(keys[1], narrow, rows.y, FOLDS, num_classes=num_classes, groups=groups).correct)
+
+    def looked_at(number: int, entry: Entry, nearest: Entry | None) -> tuple[Examined, np.ndarray]:
+        """One entry, and the rows of which the probe on its network with fresh weights is right."""
+        network, variables, description = entries.load_network(entry)
+        x, note = settings.to_shape(rows.x, description["input"]["shape"], name=name, wanted="the network takes")
+        one, another = (jax.random.fold_in(key, number) for key in (keys[0], keys[3]))
+        features = layer_features(network, variables, x)
+        hidden = last_hidden(network, features)
+        correct = probed(features[hidden])
+        fresh = jax.jit(network.init)(keys[2], x[:1])
+        compared = distances(one, format, entry, (network, variables), near, x, groups, alpha, permutations)
+        scores = signals(another, network, variables, Rows(x, rows.y), num_classes=num_classes, groups=groups)
+        about = entry.about
+        shared = tuple(str(c) for c in about["classes"] if str(c) in set(map(str, target.class_names)))
+        notes = [note] if note else []
+        if known := entries.seen_among(entry, target.origins[0], target.train_rows):
+            notes.append(
+                f"Its network was trained on {known} of the target's {len(target.train_rows)} training rows: what is said of it "
+                "here is too favourable."
+            )
+        if shared and compared[INPUTS].pvalue <= alpha:
+            notes.append(
+                f"It shares the classes {', '.join(shared)} with the target by name, but its inputs come from another "
+                f"distribution (p = {compared[INPUTS].pvalue:.3g}): the same name need not mean the same thing."
+            )
+        tie = None
+        if nearest is not None:
+            tie = float(relative_sketch_test(near.sketches, nearest.inputs, entry.inputs, alpha).pvalue)
+        examined = Examined(
+            entry.name,
+            tuple(map(str, about["classes"])),
+            shared,
+            compared.pop(INPUTS),
+            compared,
+            tie,
+            hidden,
+            scores,
+            correct,
+            float(correct.mean()),
+            about["parameters"],
+            about["flops_per_row"],
+            {kind: about["rows"][kind] for kind in ("inputs", "layers")},
+            tuple(notes),
+        )
+        return examined, probed(layer_features(network, fresh, x)[hidden])
 
     found: list[Examined] = []
     untrained, refused = {}, {}
@@ -133,71 +180,37 @@ def examine(
     for number, chosen in enumerate(track(near.names[:top], "the nearest entries")):
         try:
             entry = entries.read(library, chosen)
-            network, variables, description = entries.load_network(entry)
-            x, note = settings.to_shape(rows.x, description["input"]["shape"], name=name, wanted="the network takes")
-        except (ValueError, OSError) as error:
+            examined, untrained[chosen] = looked_at(number, entry, first)
+        except (ValueError, KeyError, OSError) as error:
             refused[chosen] = str(error)
             continue
-        inside = Rows(x, rows.y)
-        one = jax.random.fold_in(keys[0], number)
-        features = layer_features(network, variables, x)
-        hidden = last_hidden(network, features)
-        correct = probed(features[hidden])
-        fresh = jax.jit(network.init)(keys[2], x[:1])
-        untrained[chosen] = probed(layer_features(network, fresh, x)[hidden])
-        compared = distances(one, format, entry, (network, variables), near, x, groups, alpha, permutations)
-        shared = tuple(str(c) for c in entry.about["classes"] if str(c) in set(map(str, target.class_names)))
-        notes = [note] if note else []
-        if shared and compared[INPUTS].pvalue <= alpha:
-            notes.append(
-                f"It shares the classes {', '.join(shared)} with the target by name, but its inputs come from another "
-                f"distribution (p = {compared[INPUTS].pvalue:.3g}): the same name need not mean the same thing."
-            )
-        tie = None
-        if first is None:
-            first = entry
-        else:
-            tie = float(relative_sketch_test(near.sketches, first.inputs, entry.inputs, alpha).pvalue)
-        about = entry.about
-        found.append(
-            Examined(
-                chosen,
-                tuple(map(str, about["classes"])),
-                shared,
-                compared.pop(INPUTS),
-                compared,
-                tie,
-                hidden,
-                signals(
-                    jax.random.fold_in(keys[3], number), network, variables, inside, num_classes=len(target.class_names)
-                ),
-                correct,
-                float(correct.mean()),
-                about["parameters"],
-                about["flops_per_row"],
-                about["rows"],
-                tuple(notes),
-            )
-        )
+        first = first or entry
+        found.append(examined)
     x, _ = settings.adapted(format, rows.x, name=name)
     inputs = probed(sketching.input_vectors(format, x))
     return found, Bars(inputs, untrained, groups), refused
 
 
-def some_rows(target: Dataset) -> tuple[Rows, np.ndarray | None]:
-    """The target's training rows, or as many as are scored, in the classes' shares; and their groups."""
-    counts = np.bincount(target.train_y, minlength=len(target.class_names))
+def some_rows(target: Dataset, *, seed: int) -> tuple[Rows, np.ndarray | None]:
+    """The target's training rows, or as many as are scored: FOLDS of each class, the others in the classes' shares; and their
+    groups."""
+    y, groups = target.train_y, target.train_groups
+    counts = np.bincount(y, minlength=len(target.class_names))
     if counts.min() < FOLDS:
         few = target.class_names[int(counts.argmin())]
         raise ValueError(
             f"the target has {counts.min()} training rows of class {few}; a probe cross-validated in {FOLDS} folds needs {FOLDS} "
             "of each class"
         )
-    if len(target.train_y) <= MOST_ROWS:
-        return Rows(target.train_x, target.train_y), target.train_groups
-    order = np.argsort(target.train_y, kind="stable")[np.linspace(0, len(target.train_y) - 1, MOST_ROWS).astype(int)]
-    groups = None if target.train_groups is None else target.train_groups[order]
-    return Rows(target.train_x[order], target.train_y[order]), groups
+    if len(y) <= MOST_ROWS:
+        return Rows(target.train_x, y), groups
+    random = np.random.default_rng(seed)
+    chosen = of_each_class(y, FOLDS, random, "rows of each class")
+    others = np.setdiff1d(np.arange(len(y)), chosen)
+    if (room := MOST_ROWS - len(chosen)) >= len(np.unique(y[others])):
+        more = others[stratified(y[others], room, random, "rows that are scored")]
+        chosen = np.sort(np.concatenate([chosen, more]))
+    return Rows(target.train_x[chosen], y[chosen]), None if groups is None else groups[chosen]
 
 
 def projected(key: jax.Array, features: np.ndarray) -> np.ndarray:

@@ -45,9 +45,9 @@ def ranking(library: Path, wanted: Wanted) -> dict[str, Any]:
         raise ValueError(
             "none of the nearest entries can be run: " + "; ".join(f"{n}: {why}" for n, why in refused.items())
         )
-    best = max(found, key=lambda one: one.accuracy).name
     advice = advise(
-        [one.name for one in found], [one.correct for one in found], bars.inputs, bars.untrained[best],
+        [one.name for one in found], [one.correct for one in found], bars.inputs,
+        [bars.untrained[one.name] for one in found],
         alpha=wanted.alpha, groups=bars.groups,
     )  # fmt: skip
     correct = {one.name: one.correct for one in found}

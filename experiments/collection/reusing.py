@@ -1,5 +1,6 @@
 """An entry reused: its network, and sketches in the place of source rows, through the phases of the main job."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def config_for(library: Path, name: str, target: Data) -> Config:
 
 
 def run(config: Config, library: Path, name: str, directory: Path, command: str) -> None:
-    """One reuse, up to result.json; the same call again goes on where it stopped.
+    """One reuse, up to result.json (or to the plan, where no more is asked); the same call again goes on where it stopped.
 
     Raises:
       ValueError: a damaged entry, a target that its network can't take, and what the phases refuse.
@@ -50,7 +51,14 @@ def run(config: Config, library: Path, name: str, directory: Path, command: str)
     with clock("load"):
         data = phases.load(config)
         target, note = fitted(data.target, description["input"]["shape"], name=config.target.name)
-        data = Loaded(None, target, f"{data.note} {note}".strip())
+        notes = [data.note, note]
+        if known := entries.seen_among(entry, target.origins[1], target.test_rows):
+            notes.append(
+                f"The network of {name} was trained on {known} of the {len(target.test_rows)} rows that the target is tested on: "
+                "its accuracy is too favourable. Choose other classes, another part, or the seed of the entry's split."
+            )
+            print(f"warning: {notes[-1]}", file=sys.stderr)
+        data = Loaded(None, target, " ".join(filter(None, notes)))
         nets = phases.build(config, data)
     phases.open_workdir(config, directory)
     phases.save_splits(directory, data)
@@ -62,6 +70,9 @@ def run(config: Config, library: Path, name: str, directory: Path, command: str)
             decide(config, directory, keys.measure, nets, pretrained, (network, variables), entry, format, data)
         decided = results.read_decided(directory)
     print(f"{decided.similarity.evidence}\n{decided.plan.reason}\nRegime: {decided.plan.regime}")
+    if config.until == "plan":
+        print(phases.costs(config, directory, keys.adapt, nets, decided.plan, data))
+        return
     with clock("reuse"):
         chosen = phases.reuse(config, directory, keys.adapt, nets, pretrained, decided.plan, data)
     with clock("from_scratch"):
@@ -128,4 +139,5 @@ def measure(
         )
         for number, (name, pair) in enumerate(pairs.items())
     }
-    return Measurement(found.pop(INPUTS), found, entry.about["rows"]["inputs"], len(x), NOTE)
+    sizes = sketching.rows_behind(entry.inputs), sketching.rows_behind(inputs)
+    return Measurement(found.pop(INPUTS), found, sizes[0], sizes[1], NOTE)

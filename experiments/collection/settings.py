@@ -1,6 +1,7 @@
 """What a library fixes when it is made, so that sketches of all its entries compare; library.json holds it."""
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -88,7 +89,7 @@ def create(library: Path, format: Format) -> Format:
         if there != format:
             raise ValueError(f"there is already a library in {library}, of another format: {describe(there)}")
         return there
-    _refuse_foreign(library)
+    refuse_foreign(library)
     try:
         library.mkdir(parents=True, exist_ok=True)
         temporary = library / f".{FILE}.{secrets.token_hex(4)}.unfinished"
@@ -119,7 +120,7 @@ def read(library: Path) -> Format:
             f"there is no library at {library}: no such folder; make one with `create`, or by the first `add`"
         )
     if not (library / FILE).is_file():
-        _refuse_foreign(library)
+        refuse_foreign(library)
         raise ValueError(f"{library} is empty and no library yet; make one with `create`, or by the first `add`")
     content = unsealed(library / FILE)
     check_version(content, WHAT, VERSION, library / FILE)
@@ -145,7 +146,12 @@ def check_version(content: Any, what: str, version: int, path: Path) -> None:
         )
 
 
-def _refuse_foreign(library: Path) -> None:
+def refuse_foreign(library: Path) -> None:
+    """Refuses a folder of other things.
+
+    Raises:
+      ValueError: names some.
+    """
     if library.exists() and not library.is_dir():
         raise ValueError(f"{library} is a file; a library is a folder")
     if library.is_dir() and (there := sorted(p.name for p in library.iterdir() if not p.name.startswith("."))):
@@ -195,6 +201,11 @@ def shape_name(shape: Sequence[int]) -> str:
         return f"rows of {shape[0]} numbers"
     colour = {1: "grey", 3: "RGB"}.get(shape[2], f"{shape[2]} channels")
     return f"images of {shape[0]}x{shape[1]} pixels, {colour}"
+
+
+def digest(format: Format) -> str:
+    """What tells one format from another: the sha256 of its fields."""
+    return hashlib.sha256(json.dumps(workdir.plain(format), sort_keys=True).encode()).hexdigest()
 
 
 def describe(format: Format) -> str:

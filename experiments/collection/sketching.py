@@ -107,6 +107,11 @@ def joined(sketches: Sequence[Sketch]) -> Sketch:
     return Sketch(identity, first.frequencies, jax.numpy.asarray(sums), jax.numpy.asarray(excess), first.counts)
 
 
+def rows_behind(sketches: Sequence[Sketch]) -> int:
+    """How many rows the sketches are of."""
+    return int(np.sum(sketches[0].counts))
+
+
 def to_file(sketches: Mapping[str, Sketches]) -> dict[str, np.ndarray]:
     """Arrays for `workdir.write_npz`."""
     return {

@@ -74,7 +74,7 @@ def staged(library: Path, name: str) -> Iterator[Path]:
       OSError: the disk is full or can't be written to; one sentence says so.
     """
     library, final = Path(library), Path(library) / check_name(name)
-    _refuse_taken(library, name)
+    refuse_taken(library, name)
     room: Path | None = None
     lock = -1
     try:
@@ -116,7 +116,12 @@ def _not_written(library: Path, error: OSError) -> OSError:
     )
 
 
-def _refuse_taken(library: Path, name: str) -> None:
+def refuse_taken(library: Path, name: str) -> None:
+    """Refuses a name that an entry has.
+
+    Raises:
+      ValueError: says so.
+    """
     if os.path.lexists(library / name):
         raise ValueError(f"{library} has an entry {name!r} already; remove it first, or choose another name")
 
@@ -126,7 +131,7 @@ def _publish(folder: Path, final: Path) -> None:
         os.rename(folder, final)
     except OSError as error:
         if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
-            _refuse_taken(final.parent, final.name)
+            refuse_taken(final.parent, final.name)
         raise
     workdir.sync_folder(final.parent)
 
@@ -247,8 +252,11 @@ def _locked(library: Path) -> Iterator[bool]:
     """The library's own lock, which is waited for; whoever holds it holds it for moments. Yields whether there are locks here."""
     try:
         descriptor = os.open(library / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-    except PermissionError:
-        descriptor = os.open(library / ".lock", os.O_RDONLY)  # another user made it
+    except PermissionError as error:
+        try:
+            descriptor = os.open(library / ".lock", os.O_RDONLY)  # another user made it
+        except FileNotFoundError:
+            raise error from None
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)

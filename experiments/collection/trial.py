@@ -105,7 +105,12 @@ def load_target(study: Study, target: Named, seed: int) -> Dataset:
     order = np.random.default_rng([seed, len(whole.train_y)]).permutation(len(whole.train_y))
     each = study.labels // len(whole.class_names)
     rows = np.sort(np.concatenate([order[whole.train_y[order] == c][:each] for c in range(len(whole.class_names))]))
-    return whole._replace(train_x=whole.train_x[rows], train_y=whole.train_y[rows], train_rows=whole.train_rows[rows])
+    return whole._replace(
+        train_x=whole.train_x[rows],
+        train_y=whole.train_y[rows],
+        train_rows=whole.train_rows[rows],
+        train_groups=None if whole.train_groups is None else whole.train_groups[rows],
+    )
 
 
 def measured(study: Study, library: Path, name: str, target: Dataset, seed: int) -> dict[str, Any]:
@@ -130,7 +135,8 @@ def measured(study: Study, library: Path, name: str, target: Dataset, seed: int)
     inputs = sketching.sketch_inputs(format, keys[0], plain)
     layers = sketching.sketch_layers(format, keys[0], network, variables, x, entry.places)
     pairs = {INPUTS: (entry.inputs, inputs)} | {layer: (entry.layers[layer], layers[layer]) for layer in entry.places}
-    said = signals(keys[1], network, variables, Rows(x, target.train_y), num_classes=classes)
+    rows = Rows(x, target.train_y)
+    said = signals(keys[1], network, variables, rows, num_classes=classes, groups=target.train_groups)
     found = {where: dict(values) for where, values in said.items()}
     for where, (a, b) in pairs.items():
         found.setdefault(where, {})["near"] = -float(np.mean([sketch_mmd2(*both) for both in zip(a, b)]))
@@ -140,7 +146,7 @@ def measured(study: Study, library: Path, name: str, target: Dataset, seed: int)
     return {
         "accuracy": reached,
         "signals": found,
-        "rows": entry.about["rows"]["inputs"],
+        "rows": entry.about["rows"]["trained"],
         "num_test": len(target.test_y),
     }
 

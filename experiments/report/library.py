@@ -51,10 +51,11 @@ def draw(ranking: Ranking) -> Figure:
         low, high = standing["interval"]
         ends = [[standing["accuracy"] - low], [high - standing["accuracy"]]]
         mfc = VERMILION if standing["name"] in best else "white"
+        untrained = {"label": "its network untrained"} if place == 0 else {}
+        useful.plot(standing["untrained"], place, "|", color=ORANGE, ms=14, mew=2, **untrained)
         useful.errorbar(standing["accuracy"], place, xerr=ends, fmt="s", color=VERMILION, mfc=mfc, capsize=3, ms=6)
     bars = ranking["advice"]["baselines"]
     useful.axvline(bars["inputs"], color=BLACK, ls="--", lw=1.2, label="raw inputs")
-    useful.axvline(bars["untrained"], color=ORANGE, ls=":", lw=1.6, label="untrained network")
     useful.set_title("How useful? Linear probe on its features", loc="left")
     useful.set_xlabel("rows right; filled: recommended, or tied with it")
     useful.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))

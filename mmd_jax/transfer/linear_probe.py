@@ -36,7 +36,13 @@ class Probe(NamedTuple):
 
 
 def probe(
-    key: Key[Array, ""], features: Numbers, labels: Numbers, folds: int = 5, *, num_classes: int | None = None
+    key: Key[Array, ""],
+    features: Numbers,
+    labels: Numbers,
+    folds: int = 5,
+    *,
+    num_classes: int | None = None,
+    groups: ArrayLike | None = None,
 ) -> Probe:
     """How often a linear classifier on the features is right, by cross-validation.
 
@@ -55,12 +61,15 @@ def probe(
       labels: 0 … C − 1, each with at least two rows. Shape [n].
       folds: at least 3, at most n / 2.
       num_classes: C; none: as many as are seen (give it where labels are traced).
+      groups: of rows that depend on each other (near copies, one person's), concrete integers: rows of a group share a fold, so
+        that none is tried by a classifier that saw its like. Folds hold classes in equal shares as far as groups allow. Rows of
+        a class that only one group has are always wrong. Shape [n].
 
     Returns:
       `Probe`.
 
     Raises:
-      ValueError: as `log_me`; too few rows for the folds, or a class of one row.
+      ValueError: as `log_me`; too few rows or groups for the folds, or a class of one row.
       TypeError: a key that is not a typed key; entries that are not numbers; folds that are no plain integer.
 
     Example:
@@ -88,14 +97,14 @@ def probe(
             raise ValueError(
                 f"class {int(sizes.argmin())} has one row, which can't both train the classifier and try it; leave the class out."
             )
-    return _probe(key, rows, y, folds=int(folds), num_classes=num_classes)
+    fold = _stratified_folds(key, y, int(folds)) if groups is None else _folds_of_groups(key, groups, y, int(folds))
+    return _probe(fold, rows, y, folds=int(folds), num_classes=num_classes)
 
 
 @partial(jax.jit, static_argnames=("folds", "num_classes"))
-def _probe(key: Array, features: Array, labels: Array, *, folds: int, num_classes: int) -> Probe:
+def _probe(fold: Array, features: Array, labels: Array, *, folds: int, num_classes: int) -> Probe:
     features, y = floats(features), one_hot(labels, num_classes).T
     penalties = jnp.asarray(PENALTIES, features.dtype)
-    fold = _stratified_folds(key, labels, folds)
 
     def held_out(k: Array) -> Array:
         """Log-probabilities [C, n] of all rows, by the classifier that did not see fold k."""
@@ -113,12 +122,36 @@ def _probe(key: Array, features: Array, labels: Array, *, folds: int, num_classe
     return Probe(jnp.mean(correct.astype(scores.dtype)), -jnp.mean(jnp.sum(scores * y.T, axis=1)), correct)
 
 
+@partial(jax.jit, static_argnames="folds")
 def _stratified_folds(key: Array, labels: Array, folds: int) -> Array:
     """The fold of each row: dealt out in turn, class after class."""
     index = jnp.arange(len(labels))
     bits = jax.random.bits(key, labels.shape, jnp.uint32)
     order = lax.sort((labels, bits, index), num_keys=2)[2]
     return jnp.zeros_like(index).at[order].set(index % folds)
+
+
+def _folds_of_groups(key: Array, groups: ArrayLike, labels: ArrayLike, folds: int) -> Array:
+    """The fold of each row: whole groups, the largest first, each to the fold that holds least of the group's classes."""
+    if is_traced(key) or is_traced(groups) or is_traced(labels):
+        raise TypeError("folds of whole groups are dealt out before anything is compiled; give concrete arrays.")
+    groups, y = np.asarray(groups), np.asarray(labels)
+    if groups.shape != y.shape or not np.issubdtype(groups.dtype, np.integer):
+        raise ValueError(f"groups have shape {groups.shape} and type {groups.dtype}; expected {len(y)} integers.")
+    number = np.unique(groups, return_inverse=True)[1]
+    counts = np.zeros((number.max() + 1, y.max() + 1))
+    np.add.at(counts, (number, y), 1)
+    if len(counts) < folds:
+        raise ValueError(f"{len(counts)} groups can't fill {folds} folds; give rows of more groups, or fewer folds.")
+    random = np.random.default_rng(np.ravel(jax.random.key_data(key)).tolist())
+    order = random.permutation(len(counts))
+    order = order[np.argsort(-counts.sum(axis=1)[order], kind="stable")]
+    held, fold = np.zeros((folds, counts.shape[1])), np.zeros(len(counts), int)
+    for group in order:
+        alike = held @ (counts[group] / counts.sum(axis=0))
+        fold[group] = np.lexsort((held.sum(axis=1), alike))[0]
+        held[fold[group]] += counts[group]
+    return jnp.asarray(fold[number])
 
 
 def _standardised(features: Array, trains: Array) -> tuple[Array, Array]:

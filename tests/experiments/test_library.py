@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from experiments import library as script
-from experiments import networks, workdir
-from experiments.collection import adding, demonstration, entries, nearness, settings, sketching, store
+from experiments import networks, phases, workdir
+from experiments.collection import adding, demonstration, entries, examining, nearness, settings, sketching, store
 from experiments.collection.advice import advise
 from experiments.collection.agreement import agreements
 from experiments.config import Config, Data, Model, Training
@@ -116,6 +116,7 @@ def test_rank_finds_the_same_distribution_and_draws_it(library, tmp_path, capsys
     assert second["distance"]["pvalue"] < 0.05 and second["tie"] < 0.05 and not second["shared"]
     assert first["distance"]["low"] <= max(first["distance"]["mmd2"], 0) <= first["distance"]["high"]
     assert set(first["layers"]) == {"fc1", "fc2"}
+    assert first["notes"] and "was trained on" in first["notes"][0] and not second["notes"]
     assert "Recommendation: " in out and "farther than the nearest" in out and "are not ranked" in out
     assert (tmp_path / "rank" / "ranking.png").read_bytes()[:4] == b"\x89PNG"
 
@@ -128,11 +129,128 @@ def test_the_first_stage_runs_no_network(library, monkeypatch):
     assert near.names == ("others", "same", "inverted") and (np.diff(near.mmd2) > 0).all()
 
 
+def test_rows_that_an_entry_was_trained_on_are_known(made, library, tmp_path, capsys, monkeypatch):
+    entry = entries.read(library, "same")
+    mine = adding.sources.load(config("012").source, seed=0, data_dir="data")
+    assert entries.seen_among(entry, mine.origins[0], mine.train_rows) == 150
+    assert entries.seen_among(entry, mine.origins[1], mine.test_rows) == 0
+    assert entries.seen_among(entry, "elsewhere", mine.train_rows) == 0
+    other = adding.sources.load(config("012").source, seed=3, data_dir="data")
+    expected = len(np.intersect1d(mine.train_rows, other.test_rows))
+    assert expected == entries.seen_among(entry, other.origins[1], other.test_rows) > 0
+    # The same split holds out the same rows; another one does not.
+    monkeypatch.setattr(phases, "costs", lambda *args: "")
+    for seed, warned in ((0, False), (3, True)):
+        flags = [
+            *FLAGS,
+            "--seed",
+            seed,
+            "--until",
+            "plan",
+            "--test.permutations",
+            "19",
+            "--workdir",
+            tmp_path / str(seed),
+        ]
+        script.main([str(a) for a in ("reuse", library, "same", *flags)])
+        assert (f"same was trained on {expected} of the 60 rows" in capsys.readouterr().err) == warned
+    # A run hands on what its network saw before.
+    run = tmp_path / "run"
+    workdir.write_npz(run / "splits.npz", {"source/origin": np.array("o"), "source/train": np.arange(3)})
+    found = adding.before(run, {"model": {"weights": str(library / "same" / "model")}})
+    assert [len(one.rows) for one in found] == [3, 150] and found[0] == (entries.seen_of("o", [])[0], found[0].rows)
+
+
+def test_an_entry_of_another_library_is_named_and_left_out(library, tmp_path, capsys):
+    other = tmp_path / "other"
+    settings.create(other, settings.read(library)._replace(seed=7))
+    shutil.copytree(library / "same", other / "same")
+    assert "same was made for a library of another format" in refused("rank", other, *FLAGS)
+    assert "same was made for a library of another format" in refused("reuse", other, "same", *FLAGS)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_one_bad_entry_does_not_end_a_ranking(library, tmp_path, capsys, monkeypatch):
+    real = examining.signals
+
+    def broken(key, network, variables, rows, **settings):
+        if len(rows.x) and variables["params"] and not calls:
+            calls.append(1)
+            raise ValueError("features that are not finite")
+        return real(key, network, variables, rows, **settings)
+
+    calls = []
+    monkeypatch.setattr(examining, "signals", broken)
+    flags = [*FLAGS, "--top", "2", "--permutations", "19", "--out", tmp_path / "rank"]
+    out = said(capsys, "rank", library, *flags)
+    assert "warning: same was left out: features that are not finite" in out
+    found = json.loads((tmp_path / "rank" / "ranking.json").read_text())
+    assert [entry["name"] for entry in found["examined"]] == ["others"] and found["examined"][0]["tie"] is None
+
+
+def test_what_would_be_refused_after_training_is_refused_before(library, tmp_path, monkeypatch):
+    monkeypatch.setattr(adding, "trained", lambda *args: pytest.fail("it was trained"))
+    few = Data("digits", classes=("0", "1"), limit=20)
+    workdir.write_npz(tmp_path / "rows.npz", {"x": np.zeros((90, 5), np.float32), "y": np.arange(90) % 2})
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    for folder, name, changes, sample, words in (
+        (library, "same", {}, 0, "has an entry 'same' already"),
+        (library, "new", {}, -1, "sample = -1"),
+        (library, "new", {"source": few}, 0, "there are 20 training rows"),
+        (library, "new", {"source": Data(f"npz:{tmp_path / 'rows.npz'}")}, 0, "rows of 5 numbers"),
+        (tmp_path / "full", "new", {}, 0, "holds files"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            adding.from_config(folder, name, config("012", **changes), tmp_path / "run", sample=sample)
+    assert not (tmp_path / "run").exists()
+
+
+def test_rows_that_are_said_are_those_behind_the_sketches(tmp_path, made, monkeypatch):
+    monkeypatch.setattr(sketching, "MOST_INPUTS", 100)
+    monkeypatch.setattr(sketching, "MOST_LAYERS", 40)
+    weights = Model("mlp", hidden=(16,), weights=str(made / "lib" / "same" / "model"))
+    adding.from_config(tmp_path / "lib", "one", config("012", model=weights), tmp_path / "run")
+    rows = entries.read_about(tmp_path / "lib" / "one")["rows"]
+    assert rows == {"inputs": 100, "layers": 40, "trained": 150, "kept": 0}
+
+
+def test_a_rare_class_is_not_cut_away():
+    y = np.repeat([0, 1, 2], [4000, 990, 6]).astype(np.int32)
+    x, rows = np.arange(len(y), dtype=np.float32)[:, None], np.arange(len(y))
+    target = adding.Dataset(x, y, x, y, ("a", "b", "c"), rows // 2, None, rows, rows, ("o", "o"), "", False)
+    chosen, groups = examining.some_rows(target, seed=0)
+    assert len(chosen.y) == examining.MOST_ROWS and np.bincount(chosen.y)[2] >= examining.FOLDS
+    assert np.array_equal(chosen.y, y[chosen.x[:, 0].astype(int)]) and np.array_equal(groups, chosen.x[:, 0] // 2)
+    assert np.bincount(chosen.y)[0] == pytest.approx(2000 * 4000 / 4996, abs=10)
+
+
+@pytest.mark.parametrize("argv", [["rank"], ["reuse", "same"], ["add", "new", "--config", "configs/quickstart.py"]])
+def test_help_lists_the_fields(library, argv, capsys):
+    with pytest.raises(SystemExit) as raised:
+        script.main([argv[0], str(library), *argv[1:], "--help"])
+    assert raised.value.code == 0 and "--target.name" in capsys.readouterr().out
+
+
+def test_of_two_first_adds_the_faster_one_s_format_holds(tmp_path, monkeypatch):
+    x = np.random.default_rng(0).integers(0, 256, (40, 4, 4, 1), np.uint8)
+    real = sketching.scale_of
+
+    def slow(rows):
+        monkeypatch.undo()
+        adding.library_for(tmp_path / "lib", x // 2)
+        return real(rows)
+
+    monkeypatch.setattr(sketching, "scale_of", slow)
+    first = adding.library_for(tmp_path / "lib", x)
+    assert first == settings.read(tmp_path / "lib") and first.scale == pytest.approx(real(x.reshape(40, -1) // 2 / 255))
+
+
 def test_the_same_classes_by_name_only(library, made, tmp_path, capsys):
     flags = ["--target.name", f"npz:{made / 'inverted.npz'}", "--target.limit", "60", "--permutations", "199"]
     out = said(capsys, "rank", library, *flags, "--out", tmp_path / "rank")
     assert "warning: same: It shares the classes 0, 1, 2 with the target by name, but" in out
-    assert "warning: inverted" not in out
+    assert "warning: inverted: It shares" not in out
 
 
 def test_bad_targets(library, tmp_path):
@@ -174,9 +292,13 @@ def test_an_entry_of_a_newer_version_or_with_code_is_refused(library, made, tmp_
         entries.load_network(entry)
 
 
-def test_reuse_goes_through_the_main_job_and_its_run_can_be_added(library, tmp_path, capsys):
+def test_reuse_goes_through_the_main_job_and_its_run_can_be_added(library, tmp_path, capsys, monkeypatch):
     run = tmp_path / "run"
     small = ["--train.epochs", "2", "--train.learning-rates", "0.01", "--test.permutations", "99", "--workdir", run]
+    monkeypatch.setattr(phases, "costs", lambda *args: "the costs")
+    assert said(capsys, "reuse", library, "others", *FLAGS, *small, "--until", "plan").endswith("the costs\n")
+    assert (run / "decision.json").exists() and not (run / "result.json").exists()
+    assert "leave --source out" in refused("reuse", library, "others", *FLAGS, *small, "--source.name", "digits")
     out = said(capsys, "reuse", library, "others", *FLAGS, *small)
     assert "on the inputs, 150 source rows against 60 target rows" in out and "Report: " in out
     result = workdir.read_json(run / "result.json")
@@ -184,6 +306,10 @@ def test_reuse_goes_through_the_main_job_and_its_run_can_be_added(library, tmp_p
     assert "holds no source rows" in (run / "report.html").read_text()
     again = said(capsys, "reuse", library, "others", *FLAGS, *small)
     assert again.splitlines()[-2:] == out.splitlines()[-2:]
+    # Another target's answer is not shown in the place of this one's.
+    assert "target.limit: 60 there, 70 now" in refused(
+        "reuse", library, "others", *FLAGS, "--target.limit", "70", *small
+    )
     out = said(capsys, "add", library, "tuned", "--run", run)
     assert out.startswith("added tuned: mlp") and "digits (0, 1, 2)" in out
     about = entries.read_about(library / "tuned")
@@ -228,21 +354,25 @@ def hits(accuracy, n=400, seed=0):
 @pytest.mark.parametrize("groups", [None, np.arange(400) // 4])
 def test_advice(groups):
     low, high = hits(0.5, seed=1), hits(0.8, seed=2)
-    found = advise(["a", "b"], [low, hits(0.5, seed=3)], low, hits(0.45, seed=4), groups=groups)
+    found = advise(["a", "b"], [low, hits(0.5, seed=3)], low, [hits(0.45, seed=4)] * 2, groups=groups)
     assert found.best is None and "none; train from scratch" in found.sentence
-    found = advise(["a", "b", "c"], [low, high, hits(0.79, seed=5)], hits(0.5, seed=6), low, groups=groups)
+    found = advise(["a", "b", "c"], [low, high, hits(0.79, seed=5)], hits(0.5, seed=6), [low] * 3, groups=groups)
     assert found.best == "b" and found.ties == ("c",) and "it ties with c" in found.sentence
     assert [s.name for s in found.standings] == ["b", "c", "a"]
-    assert "no other entry ties" in advise(["a"], [high], low, low, groups=groups).sentence
+    assert "no other entry ties" in advise(["a"], [high], low, [low], groups=groups).sentence
     # Better than one bar alone is not enough.
-    assert advise(["a"], [high], hits(0.82, seed=7), low, groups=groups).best is None
+    assert advise(["a"], [high], hits(0.82, seed=7), [low], groups=groups).best is None
+    # The bar of an untrained network is each entry's own.
+    own = [hits(0.82, seed=8), low]
+    found = advise(["a", "b"], [high, hits(0.75, seed=9)], low, own, groups=groups)
+    assert found.best == "b" and found.baselines["untrained"] == low.mean()
 
 
 def test_advice_keeps_its_level():
     random, wrong = np.random.default_rng(0), 0
     for _ in range(100):
         rows = random.random((5, 60)) < 0.6
-        wrong += advise(list("abc"), list(rows[:3]), rows[3], rows[4]).best is not None
+        wrong += advise(list("abc"), list(rows[:3]), rows[3], [rows[4]] * 3).best is not None
     assert wrong <= 5
 
 

@@ -136,6 +136,19 @@ def test_a_read_only_disk(library, monkeypatch):
     assert store.names(library) == []
 
 
+def test_a_folder_that_one_may_not_write_to(library, monkeypatch):
+    real = os.open
+
+    def refuse(path, flags, *args, **kwargs):
+        if flags & os.O_CREAT:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, flags, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(OSError, match=r"nothing was added .*permission denied"):
+        add(library, "one")
+
+
 def test_every_flip_is_found(library):
     add(library, "one", bytes(range(256)))
     for path in sorted((library / "one").rglob("*")):

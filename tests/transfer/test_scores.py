@@ -311,3 +311,26 @@ def test_a_small_feature_counts_beside_a_huge_one(key):
     noise = np.asarray(jax.random.normal(key, (60,)))
     features = np.stack([1e6 * noise, y - 0.5 + 0.01 * noise], axis=1)
     assert float(probe(key, features, y).accuracy) == 1
+
+
+def test_the_probe_tries_no_group_that_it_was_fitted_on(key):
+    random = np.random.default_rng(0)
+    groups = np.repeat(np.arange(40), 10)
+    x = random.normal(size=(40, 20))[groups] + 0.01 * random.normal(size=(400, 20))
+    y = random.integers(0, 2, 40)[groups]
+    # Copies of a group give its label away.
+    assert float(probe(jax.random.clone(key), x, y).accuracy) > 0.9
+    found = probe(jax.random.clone(key), x, y, groups=groups)
+    assert 0.2 < float(found.accuracy) < 0.8
+    fold = np.asarray(linear_probe._folds_of_groups(key, groups, y, 5))
+    assert all(len({*fold[groups == group]}) == 1 for group in range(40))
+    shares = np.array([[np.sum(y[fold == k] == c) for c in (0, 1)] for k in range(5)])
+    assert shares.sum(axis=1).tolist() == [80] * 5 and np.ptp(shares, axis=0).max() <= 10
+
+
+def test_the_probe_refuses_too_few_groups(key):
+    x, y = np.random.default_rng(0).normal(size=(60, 3)), np.arange(60) % 3
+    with pytest.raises(ValueError, match="4 groups can't fill 5 folds"):
+        probe(jax.random.clone(key), x, y, groups=np.arange(60) % 4)
+    with pytest.raises(ValueError, match="expected 60 integers"):
+        probe(key, x, y, groups=np.arange(59))
