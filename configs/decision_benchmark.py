@@ -1,7 +1,7 @@
 """Every way of reuse on pairs of real data sets: what each rule's choice costs, and what predicts the gain of reuse.
 
 make data
-python -m experiments.download --data-dir data vader glove efficientnet_lite0
+python -m experiments.download --data-dir data vader glove
 python -m experiments.decision_benchmark --config configs/decision_benchmark.py
 """
 
@@ -9,7 +9,6 @@ from experiments.config import Augment, Data, Decision, Model, Training, TwoSamp
 from experiments.regret.settings import Benchmark, Pair
 
 SMALL = Model(width=8)
-LITE = Model(name="efficientnet_lite0", weights="imagenet")
 WORDS = Model(name="mlp", hidden=(64, 64))
 
 
@@ -52,7 +51,6 @@ config = Benchmark(
             images("cifar10", *VEHICLES),
             sizes=SOME,
         ),
-        pair("ImageNet → CIFAR-10", None, Data("cifar10", size=(64, 64)), model=LITE, sizes=(50, 200), augment=False),
         pair("movies → Amazon", Data("sentences:movie"), Data("sentences:amazon"), model=WORDS, sizes=FEW),
         pair("movies → New York Times", Data("sentences:movie"), Data("sentences:nyt"), model=WORDS, sizes=FEW),
         pair("tweets → movies", Data("sentences:tweets"), Data("sentences:movie"), model=WORDS, sizes=FEW),

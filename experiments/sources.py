@@ -22,7 +22,6 @@ from experiments.datasets.table import is_table, open_table
 from experiments.datasets.table_map import TableMap, apply, fit, take, tally, unknown
 from experiments.text.glove import read_glove
 from experiments.text.sentences import read_rated
-from experiments.text.tokens import tokens
 
 
 class Dataset(NamedTuple):
@@ -193,6 +192,8 @@ def _open(data: config.Data, data_dir: Path, table: TableMap | None) -> Raw:
 
 def _open_sentences(name: str, data_dir: Path) -> Raw:
     """Rated sentences as rows: the mean of the GloVe vectors of a sentence's words, 0 where GloVe knows none of them."""
+    from experiments.text.tokens import tokens  # which needs jax; images and tables don't
+
     rated = read_rated(name, data_dir)
     labelled = np.flatnonzero(rated.labels >= 0)
     sentences = [tokens(rated.texts[i]) for i in labelled]

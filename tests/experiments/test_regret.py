@@ -288,7 +288,7 @@ def test_the_rule_evidence_is_what_the_tables_say():
     known = [name for name in summary.GIVEN if name in cases[0].known]
     found = summary.evidence(cases, known)
     network = cnn8(4, width=2)
-    plan = decide("evidence", Similarity("unknown", ""), network, num_rows=10, num_classes=4)
+    plan = decide("evidence", Similarity("different", ""), network, num_rows=10, num_classes=4)
     plans = candidates(network, Decision(), augment=True)
     ways = roles(network, Decision(), plans)
     assert not found["beats"]

@@ -52,8 +52,10 @@ def test_small_and_different_freezes_less_than_large_and_similar_and_augments():
 
 
 def test_the_evidence_is_one_way_for_all():
-    plans = {plan("evidence", kind, rows).stages for kind in KINDS for rows in (10, 10**6)}
+    known = [kind for kind in KINDS if kind != "unknown"]
+    plans = {plan("evidence", kind, rows).stages for kind in known for rows in (10, 10**6)}
     assert plans == {stages_of("finetune_all", NETWORK.layers, pretrained_rate=1.0, augment=True)}
+    assert plan("evidence", "unknown", 10).stages == stages_of("lp_ft", NETWORK.layers)
     assert not plan("evidence", "similar", 10, augment=False).stages[0].augment
     assert "(10 training rows)" in plan("evidence", "similar", 10).reason
 

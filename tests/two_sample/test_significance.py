@@ -133,7 +133,8 @@ def test_splits_that_tie_are_counted_whatever_the_rounding(dtype):
     extreme = int(np.isin(columns.T @ (1 << np.arange(6)), [0b000111, 0b111000]).sum())
     assert 150 < extreme < 250
     assert float(result.pvalue) == pytest.approx((1 + extreme) / (1 + num), rel=1e-6)
-    assert int((np.asarray(result.null) == float(result.statistic)).sum()) == extreme
+    # Equal in the null too, but for what rounding makes of them.
+    assert int(np.isclose(result.null, float(result.statistic), rtol=1e-5).sum()) == extreme
 
 
 @pytest.mark.parametrize("seed", [0, 3])
