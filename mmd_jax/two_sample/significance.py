@@ -256,7 +256,7 @@ def conclude_test(
 
 
 def make_ties_equal(statistics: Float[Array, "K C"], sums: SplitSums, splits: Splits) -> Float[Array, "K C"]:
-    """Give every column that ties with the observed one (the first) its statistic, to the last bit.
+    """Let no column that ties with the observed one (the first) fall below its statistic by rounding.
 
     The same split in another column is summed in another order. Where few splits exist such ties are common, and
     counting them by chance would make p too small.
