@@ -4,8 +4,8 @@ make data
 python -m experiments.download --data-dir data vader glove
 python -m experiments.decision_benchmark --config configs/decision_benchmark.py
 
-153 cells, an hour and a half on two cores with other work beside it. Seen: docs/decision.md; the tables are in docs/results/decision_benchmark, and
-`--from-tables True` makes the report of them in a minute.
+153 cells, an hour and a half on two cores with other work beside it. Seen: docs/decision.md; the tables are in
+docs/results/decision_benchmark, and `--from-tables True` makes the report of them in a minute.
 """
 
 from experiments.config import Augment, Data, Decision, Model, Training, TwoSample
