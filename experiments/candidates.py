@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from experiments.config import Decision
 from mmd_jax.models.layered import Network
 from mmd_jax.transfer.decision import stages_of
-from mmd_jax.types import Plan
+from mmd_jax.types import Plan, Stage
 
 # The shares of the base that "top layers at several depths" freezes: those of `mmd_jax.transfer.decision.QUADRANT`.
 SHARES = (0.4, 0.6, 1.0)
@@ -23,18 +23,10 @@ def candidates(network: Network, settings: Decision, *, augment: bool) -> dict[s
     """
 
     def plan(regime: str, frozen: int = 0, rate: float = settings.pretrained_rate, augmented: bool = False) -> Plan:
-        stages = stages_of(
-            regime,
-            network.layers,
-            num_frozen=frozen,
-            pretrained_rate=rate,
-            layer_decay=settings.layer_decay,
-            augment=augmented,
-        )
+        stages = _stages(network, settings, regime, frozen, rate, augmented)
         return Plan("given", regime, stages, "One of the ways that are compared.")
 
-    most = {share: network.num_base if share == 1 else max(network.num_base - 1, 0) for share in SHARES}
-    depths = sorted({min(round(share * network.num_base), most[share]) for share in SHARES}, reverse=True)
+    depths = sorted({_depth(network, share) for share in SHARES}, reverse=True)
     depths = [depth for depth in depths if 0 < depth < len(network.layers) - 1]  # below: all; above: the linear probe
     plans = [plan("linear_probe"), *(plan("finetune_top", depth) for depth in depths)]
     plans += [plan("lp_ft"), plan("finetune_all"), plan("finetune_all", rate=FULL_RATE), plan("from_scratch")]
@@ -55,17 +47,9 @@ def roles(network: Network, settings: Decision, plans: Mapping[str, Plan]) -> di
     """
 
     def found(regime: str, share: float = 0.0, rate: float = settings.pretrained_rate, augmented: bool = False) -> str:
-        most = network.num_base if share == 1 else max(network.num_base - 1, 0)
-        depth = min(round(share * network.num_base), most)
+        depth = _depth(network, share)
         for augment in (augmented, False):
-            stages = stages_of(
-                regime,
-                network.layers,
-                num_frozen=depth,
-                pretrained_rate=rate,
-                layer_decay=settings.layer_decay,
-                augment=augment,
-            )
+            stages = _stages(network, settings, regime, depth, rate, augment)
             if same := [name for name, plan in plans.items() if plan.stages == stages]:
                 return same[0]
         raise ValueError(f"no plan freezes {depth} layers for {regime}; there are {', '.join(plans)}")
@@ -78,6 +62,25 @@ def roles(network: Network, settings: Decision, plans: Mapping[str, Plan]) -> di
     there["finetune_all full rate augmented"] = found("finetune_all", rate=FULL_RATE, augmented=True)
     there["from_scratch augmented"] = found("from_scratch", augmented=True)
     return there
+
+
+def _depth(network: Network, share: float) -> int:
+    """How many layers a share of the base is; less than all of it leaves a layer to train, however small the base."""
+    most = network.num_base if share == 1 else max(network.num_base - 1, 0)
+    return min(round(share * network.num_base), most)
+
+
+def _stages(
+    network: Network, settings: Decision, regime: str, frozen: int, rate: float, augmented: bool
+) -> tuple[Stage, ...]:
+    return stages_of(
+        regime,
+        network.layers,
+        num_frozen=frozen,
+        pretrained_rate=rate,
+        layer_decay=settings.layer_decay,
+        augment=augmented,
+    )
 
 
 def name_of(plan: Plan) -> str:

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
+from scipy import stats
 
 from experiments.regret.policies import FIXED, Case, Split, best_fixed, best_split, left_out
 from mmd_jax.intervals import t_interval
@@ -150,9 +150,9 @@ def predictions(cases: Sequence[Case], signal: str) -> dict[str, Any]:
 
 def spearman(x: Sequence[float], y: Sequence[float]) -> float | None:
     """Spearman's rank correlation, ties at their mean rank; none where one of them does not vary."""
-    ranks = [rankdata(values) - (len(x) + 1) / 2 for values in (x, y)]
-    scale = np.sqrt(np.prod([np.square(rank).sum() for rank in ranks]))
-    return float(np.dot(*ranks) / scale) if scale > 0 else None
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return None
+    return float(stats.spearmanr(x, y).statistic)
 
 
 def evidence(cases: Sequence[Case], signals: Sequence[str]) -> dict[str, Any]:
